@@ -26,6 +26,13 @@ import (
 	"syscall"
 )
 
+// A SyncError is a failed fsync or fdatasync: what was written may be lost
+// although later calls succeed. Whoever gets one stops.
+type SyncError struct{ Err error }
+
+func (e *SyncError) Error() string { return e.Err.Error() }
+func (e *SyncError) Unwrap() error { return e.Err }
+
 // Replace writes data to path with the permission bits perm, atomically and
 // durably. A left-over of an earlier crash at path+".tmp" is overwritten; the
 // caller must hold whatever lock makes it the only writer of path.
@@ -49,7 +56,7 @@ func Replace(path string, data []byte, perm fs.FileMode) (err error) {
 	}
 	if err = f.Sync(); err != nil {
 		f.Close()
-		return err
+		return &SyncError{err}
 	}
 	if err = f.Close(); err != nil {
 		return err
@@ -70,7 +77,7 @@ func Create(path string, perm fs.FileMode) (*os.File, error) {
 	}
 	if err := f.Sync(); err != nil {
 		f.Close()
-		return nil, err
+		return nil, &SyncError{err}
 	}
 	if err := SyncDir(filepath.Dir(path)); err != nil {
 		f.Close()
@@ -87,7 +94,7 @@ func SyncDir(dir string) error {
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil {
-		return fmt.Errorf("fsync %s: %w", dir, err)
+		return &SyncError{err}
 	}
 	return nil
 }
@@ -101,7 +108,7 @@ func Datasync(f *os.File) error {
 			continue
 		}
 		if err != nil {
-			return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+			return &SyncError{&fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}}
 		}
 		return nil
 	}

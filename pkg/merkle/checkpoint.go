@@ -85,14 +85,32 @@ func KeyFromSeed(name string, seed [ed25519.SeedSize]byte) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The private form of x/mod: the same, with algorithm 1 and the seed.
-	skey := fmt.Sprintf("PRIVATE+KEY+%s+%08x+%s", name, v.v.KeyHash(),
-		base64.StdEncoding.EncodeToString(append([]byte{1}, seed[:]...)))
-	s, err := note.NewSigner(skey)
-	if err != nil {
+	k := &Signer{seed: seed, verifier: v}
+	if k.signer, err = note.NewSigner(k.Secret()); err != nil {
 		return nil, fmt.Errorf("key %s: %w", name, err)
 	}
-	return &Signer{seed, s, v}, nil
+	return k, nil
+}
+
+// ParseSecret parses what Secret returns.
+func ParseSecret(skey string) (*Signer, error) {
+	bad := errors.New("not a secret key of the form PRIVATE+KEY+NAME+HASH+KEY")
+	parts := strings.SplitN(strings.TrimSpace(skey), "+", 5)
+	if len(parts) != 5 || parts[0] != "PRIVATE" || parts[1] != "KEY" {
+		return nil, bad
+	}
+	key, err := base64.StdEncoding.DecodeString(parts[4])
+	if err != nil || len(key) != 1+ed25519.SeedSize || key[0] != 1 {
+		return nil, bad
+	}
+	k, err := KeyFromSeed(parts[2], [ed25519.SeedSize]byte(key[1:]))
+	if err != nil {
+		return nil, err
+	}
+	if k.verifier.ID() != parts[3] {
+		return nil, bad
+	}
+	return k, nil
 }
 
 // CheckName says whether name can be an origin or a key's name.
@@ -110,6 +128,13 @@ func CheckName(name string) error {
 
 // Seed returns the key's secret.
 func (s *Signer) Seed() [ed25519.SeedSize]byte { return s.seed }
+
+// Secret returns the key as golang.org/x/mod/sumdb/note writes private keys:
+// PRIVATE+KEY+NAME+HASH+KEY.
+func (s *Signer) Secret() string {
+	return fmt.Sprintf("PRIVATE+KEY+%s+%s+%s", s.verifier.Name(), s.verifier.ID(),
+		base64.StdEncoding.EncodeToString(append([]byte{1}, s.seed[:]...)))
+}
 
 // Verifier returns the public half.
 func (s *Signer) Verifier() Verifier { return s.verifier }

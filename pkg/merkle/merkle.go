@@ -128,6 +128,21 @@ func (r *Range) Clone() *Range {
 	return &Range{r.size, append([]Hash(nil), r.roots...)}
 }
 
+// Join returns the range of r's leaves followed by those of next, of which r
+// must be a whole number of subtrees at least as large as next.
+func (r *Range) Join(next *Range) (*Range, error) {
+	if next.size > 0 && r.size&(1<<bits.Len64(uint64(next.size-1))-1) != 0 {
+		return nil, fmt.Errorf("range of %d leaves behind one of %d", next.size, r.size)
+	}
+	j := r.Clone()
+	if next.size&(next.size-1) == 0 && next.size > 0 { // one perfect subtree: it may close larger ones
+		return j, j.AppendSubtree(next.roots[0], bits.TrailingZeros64(uint64(next.size)))
+	}
+	j.roots = append(j.roots, next.roots...)
+	j.size += next.size
+	return j, nil
+}
+
 // Roots returns the subtree roots, largest first. The caller must not change
 // them.
 func (r *Range) Roots() []Hash { return r.roots }

@@ -74,6 +74,22 @@ func TestSubtreesAddUp(t *testing.T) {
 	if err := parts.AppendSubtree(Hash{}, 6); err == nil {
 		t.Error("a subtree of 64 was taken at size 1000")
 	}
+	for n := range 65 {
+		var left, right, all Range
+		for i := range 128 + n {
+			leaf := h.Leaf(fmt.Appendf(nil, "leaf %d", i))
+			all.Append(leaf)
+			if i < 128 {
+				left.Append(leaf)
+			} else {
+				right.Append(leaf)
+			}
+		}
+		j, err := left.Join(&right)
+		if err != nil || j.Root() != all.Root() || j.Size() != all.Size() {
+			t.Errorf("128 and %d: %v", n, err)
+		}
+	}
 	c := whole.Clone()
 	c.Append(Hash{})
 	if whole.Root() != parts.Root() || c.Root() == whole.Root() {
@@ -176,6 +192,9 @@ func TestKeysOfAllShapes(t *testing.T) {
 		s := key(t, "demo.example/log", byte(b))
 		v, err := ParseVerifier(s.Verifier().String())
 		if err != nil || v.String() != s.Verifier().String() {
+			t.Fatal(err)
+		}
+		if back, err := ParseSecret(s.Secret() + "\n"); err != nil || back.Seed() != s.Seed() {
 			t.Fatal(err)
 		}
 		if !v.VerifyBytes([]byte("m"), s.SignBytes([]byte("m"))) {
