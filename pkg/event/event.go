@@ -241,22 +241,6 @@ func Decode(line []byte) (*Event, error) {
 	return e, nil
 }
 
-// Times returns the times time and at of a stored line that Check has passed,
-// without decoding the rest.
-func (p *Parser) Times(line []byte) (claimed, at time.Time, err error) {
-	f, _, err := p.parse(line, storedKeys)
-	if err != nil {
-		return claimed, at, err
-	}
-	if claimed, err = parseTime(f[keyTime]); err != nil {
-		return claimed, at, fmt.Errorf("time: %w", err)
-	}
-	if at, err = parseTime(f[keyAt]); err != nil {
-		return claimed, at, fmt.Errorf("at: %w", err)
-	}
-	return claimed, at, nil
-}
-
 func parseTime(quoted []byte) (time.Time, error) {
 	s := unquote(quoted)
 	t, err := time.Parse(time.RFC3339Nano, s)

@@ -249,6 +249,7 @@ func TestSeverityNames(t *testing.T) {
 // back from the stored line is what the producer gave.
 func FuzzTakenLinesAreJSONAndKept(f *testing.F) {
 	f.Add([]byte(`{"source":"demo","type":"note","message":"hello"}`))
+	f.Add([]byte(`{ "data":{"time":"x","k":["}\"",{}]}, "source":"a\\", "type":"t" ,"t\u0069me" : "2020-02-29T23:59:59.5+02:00" }`))
 	f.Add([]byte(`{"source":"demo","type":"note","time":"2020-02-29T23:59:59.5+02:00","data":{"a":[1,-2.5e+7,"\ud83d\ude00",{"b":null}]}}`))
 	for _, c := range refused {
 		f.Add([]byte(c.in))
@@ -283,6 +284,9 @@ func FuzzTakenLinesAreJSONAndKept(f *testing.F) {
 		if v, ok := given["message"]; ok && e.Message != v {
 			t.Fatalf("message %q became %q", v, e.Message)
 		}
+		if claimed, at, err := Times(line); err != nil || !claimed.Equal(e.Time) || !at.Equal(e.At) {
+			t.Fatalf("%s: skimmed %v, %v, %v", line, claimed, at, err)
+		}
 		if e.Index != stamp.Index || e.Peer != stamp.Peer {
 			t.Fatalf("stamp became %+v", e)
 		}
@@ -294,6 +298,7 @@ func FuzzDecodeNeverPanics(f *testing.F) {
 	f.Add([]byte(`{"i":7,"at":"2026-01-02T03:04:05.000000006Z","c":"00000000"}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		Check(in)
+		Times(in)
 		// With a right checksum the rest of Decode is reached.
 		if bytes.HasPrefix(in, []byte(`{"i":`)) {
 			Decode(appendCRC(bytes.Clone(in), 0))
@@ -313,6 +318,24 @@ func BenchmarkParseAndAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 		if buf, err = d.Append(buf[:0], stamp); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkTimes(b *testing.B) {
+	var p Parser
+	d, err := p.Parse([]byte(`{"source":"demo","type":"note","message":"` + strings.Repeat("word ", 20) + `","data":{"port":"vnet0","ofport":12,"up":true}}`))
+	if err != nil {
+		b.Fatal(err)
+	}
+	line, err := d.Append(nil, stamp)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Times(line); err != nil {
 			b.Fatal(err)
 		}
 	}

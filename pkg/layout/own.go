@@ -80,15 +80,18 @@ func EpochMessage(origin string, number int64, key merkle.Verifier) []byte {
 // Epoch e covers the checkpoints of sizes (start(e), start(e+1)], where
 // start(0) is 0 and start(e) is one more than the index of the event that
 // introduced it: the checkpoint that makes a new key's event durable is the
-// last one that the old key signs.
+// last one that the old key signs. Where the old key was lost and the recovery
+// key introduced the new one, start(e) is the index itself, and the new key
+// signs that checkpoint.
 type Keyring struct {
 	Created Created
 	epochs  []epoch
 }
 
 type epoch struct {
-	start int64 // size of the tree when the key was introduced
-	key   merkle.Verifier
+	start    int64 // size of the tree above which the key signs
+	key      merkle.Verifier
+	recovery bool // introduced by the recovery key
 }
 
 // NewKeyring starts a chain from event 0.
@@ -114,7 +117,7 @@ func NewKeyring(e *event.Event) (*Keyring, error) {
 			return nil, fmt.Errorf("event 0 has no key named %s", k.name)
 		}
 	}
-	return &Keyring{Created: c, epochs: []epoch{{0, c.EpochKey}}}, nil
+	return &Keyring{Created: c, epochs: []epoch{{key: c.EpochKey}}}, nil
 }
 
 // Observe takes an event of the log. Those that do not concern keys change
@@ -138,22 +141,26 @@ func (k *Keyring) Observe(e *event.Event) error {
 	if d.Key.IsZero() || d.Key.Name() != EpochKeyName(k.Created.Origin) {
 		return fmt.Errorf("event %d: epoch key has another name than %s", e.Index, EpochKeyName(k.Created.Origin))
 	}
-	by := last.key
+	by, start := last.key, e.Index+1
 	if d.Recovery {
-		by = k.Created.RecoveryKey
+		by, start = k.Created.RecoveryKey, e.Index
 	}
 	if !by.VerifyBytes(EpochMessage(k.Created.Origin, d.Number, d.Key), d.Signature) {
 		return fmt.Errorf("event %d: key of epoch %d is not signed by %s+%s", e.Index, d.Number, by.Name(), by.ID())
 	}
-	k.epochs = append(k.epochs, epoch{e.Index + 1, d.Key})
+	k.epochs = append(k.epochs, epoch{start, d.Key, d.Recovery})
 	return nil
 }
 
 // Epochs returns how many epochs there have been.
 func (k *Keyring) Epochs() int64 { return int64(len(k.epochs)) }
 
-// Start returns the size of the tree at which epoch n began.
-func (k *Keyring) Start(n int64) int64 { return k.epochs[n].start }
+// Start returns the size of the tree at which epoch n began, and whether there
+// must be a checkpoint of just that size, signed by the key of epoch n-1: that
+// is so but for epoch 0 and after the loss of a key.
+func (k *Keyring) Start(n int64) (size int64, signed bool) {
+	return k.epochs[n].start, n > 0 && !k.epochs[n].recovery
+}
 
 // EpochOf returns the epoch whose key signs checkpoints of the given size.
 func (k *Keyring) EpochOf(size int64) int64 {
@@ -197,15 +204,16 @@ type keyringJSON struct {
 }
 
 type epochJSON struct {
-	Start int64           `json:"start"`
-	Key   merkle.Verifier `json:"key"`
+	Start    int64           `json:"start"`
+	Key      merkle.Verifier `json:"key"`
+	Recovery bool            `json:"recovery,omitempty"`
 }
 
 // MarshalJSON encodes the keyring.
 func (k *Keyring) MarshalJSON() ([]byte, error) {
 	j := keyringJSON{Created: k.Created}
 	for _, e := range k.epochs {
-		j.Epochs = append(j.Epochs, epochJSON{e.start, e.key})
+		j.Epochs = append(j.Epochs, epochJSON{e.start, e.key, e.recovery})
 	}
 	return json.Marshal(j)
 }
@@ -221,7 +229,7 @@ func (k *Keyring) UnmarshalJSON(b []byte) error {
 	}
 	k.Created, k.epochs = j.Created, nil
 	for _, e := range j.Epochs {
-		k.epochs = append(k.epochs, epoch{e.Start, e.Key})
+		k.epochs = append(k.epochs, epoch{e.Start, e.Key, e.Recovery})
 	}
 	return nil
 }
