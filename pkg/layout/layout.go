@@ -10,6 +10,8 @@
 //	checkpoint        the latest signed note
 //	checkpoints       one signed note a minute and the last of each epoch,
 //	                  each followed by an empty line
+//	epochs            the lines of the log's own events that introduce its keys,
+//	                  as they stand in the segments
 //	blobs/sha256/ab/  data that was too large for a line, by its SHA-256
 //	torn/             what recovery cut off after a crash
 package layout
@@ -37,6 +39,7 @@ const (
 // Names within a log directory.
 const (
 	Seals       = "seals"
+	Epochs      = "epochs"
 	Checkpoint  = "checkpoint"
 	Checkpoints = "checkpoints"
 	Blobs       = "blobs/sha256"

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -150,6 +151,35 @@ func (k *Keyring) Observe(e *event.Event) error {
 	}
 	k.epochs = append(k.epochs, epoch{start, d.Key, d.Recovery})
 	return nil
+}
+
+// ReadKeyring builds the chain from the lines of a file of epochs. The chain
+// vouches for itself: each key is signed by the one before it.
+func ReadKeyring(data []byte) (*Keyring, error) {
+	var k *Keyring
+	for line := range bytes.Lines(data) {
+		e, err := event.Decode(bytes.TrimSuffix(line, []byte("\n")))
+		if err != nil {
+			return nil, fmt.Errorf("epochs: %w", err)
+		}
+		if k == nil {
+			if k, err = NewKeyring(e); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		before := k.Epochs()
+		if err := k.Observe(e); err != nil {
+			return nil, err
+		}
+		if k.Epochs() == before {
+			return nil, fmt.Errorf("epochs: event %d is a %s", e.Index, e.Type)
+		}
+	}
+	if k == nil {
+		return nil, fmt.Errorf("epochs: empty")
+	}
+	return k, nil
 }
 
 // Epochs returns how many epochs there have been.

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/cli"
+)
+
+func verifyCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "recompute the whole log and name every fault",
+		Description: `Recomputes every line, segment, checkpoint, signature and epoch, and prints
+each fault with its kind and index. Works while the log is written, and on a
+read-only snapshot. Exit code 3 on any fault.
+
+A log that fits together may still be an earlier state of itself. --pin names
+a signed checkpoint or a cursor file that was kept elsewhere, which the log
+must agree with; without one it says that a rollback is not excluded.
+
+Example:
+
+   gb-chain verify --log L --vkey log.vkey --pin /mnt/other-host/checkpoint`,
+		Flags: []cli.Flag{
+			logFlag(), vkeyFlag(),
+			&cli.StringSliceFlag{Name: "pin", Usage: "a checkpoint or cursor `FILE` (may be repeated)"},
+			&cli.BoolFlag{Name: "require-pin", Usage: "fail with 3 if no pin was given"},
+			&cli.BoolFlag{Name: "json", Usage: "print the report as one JSON object"},
+		},
+		Action: runVerify,
+	}
+}
+
+func runVerify(c *cli.Context) error {
+	dir := c.String("log")
+	key, err := expectedKey(c)
+	if err != nil {
+		return err
+	}
+	o := chain.VerifyOptions{Key: key}
+	for _, name := range c.StringSlice("pin") {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("pin: %w", err)
+		}
+		pin, err := chain.ReadPin(name, data)
+		if err != nil {
+			return err
+		}
+		o.Pins = append(o.Pins, pin)
+	}
+	if o.Live, o.Frozen, err = chain.Writing(dir); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	if cli.IsTerminal(c.App.ErrWriter) {
+		o.Progress = func(done, size int64) {
+			fmt.Fprintf(c.App.ErrWriter, "\rgb-chain: %d of %d events\x1b[K", done, size)
+		}
+	}
+	r, err := chain.Verify(c.Context, os.DirFS(dir), o)
+	if o.Progress != nil {
+		fmt.Fprint(c.App.ErrWriter, "\r\x1b[K")
+	}
+	if err != nil {
+		return fmt.Errorf("log %s: %w", dir, err)
+	}
+	if err := printReport(c, r); err != nil {
+		return err
+	}
+	if !r.OK || c.Bool("require-pin") && len(r.Pins) == 0 {
+		return cli.Exit(cli.ExitVerify)
+	}
+	return nil
+}
+
+func printReport(c *cli.Context, r *chain.Report) error {
+	if c.Bool("json") {
+		return cli.PrintJSON(c.App.Writer, r)
+	}
+	for _, f := range r.Faults {
+		fmt.Fprintln(c.App.Writer, cli.Printable(f.String()))
+	}
+	var b strings.Builder
+	if r.OK {
+		fmt.Fprintf(&b, "verified: %s, %d events to %s, root %s, %d segments, %d epochs, %d archived checkpoints", cli.Printable(r.Origin), r.Size,
+			r.Time.UTC().Format("2006-01-02T15:04:05Z"), r.Root, r.Segments, r.Epochs, r.Archived)
+		if r.Tail > 0 {
+			fmt.Fprintf(&b, "; %d newer events have no checkpoint yet", r.Tail)
+		}
+	} else {
+		fmt.Fprintf(&b, "NOT VERIFIED: %d faults", len(r.Faults))
+	}
+	b.WriteString("\n")
+	if !r.KeyPinned {
+		fmt.Fprintf(&b, "the key is the log's own word: %s (--vkey names the one that you expect)\n", r.Key)
+	}
+	if len(r.Pins) == 0 {
+		b.WriteString("rollback not excluded: no outside pin was given (--pin)\n")
+	} else {
+		fmt.Fprintf(&b, "pins agreed with: %s\n", strings.Join(r.Pins, ", "))
+	}
+	_, err := fmt.Fprint(c.App.Writer, b.String())
+	return err
+}

@@ -1,0 +1,147 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/ghostbridge/ghostbridge/pkg/layout"
+	"github.com/ghostbridge/ghostbridge/pkg/merkle"
+)
+
+// readKeyring returns the log's chain of keys, from its file of epochs if that
+// can be read, else from the segments.
+func readKeyring(fsys fs.FS) (*layout.Keyring, error) {
+	data, err := readOptional(fsys, layout.Epochs)
+	if err != nil {
+		return nil, err
+	}
+	if ring, err := layout.ReadKeyring(data); err == nil {
+		return ring, nil
+	}
+	ring, _, err := scanKeyring(fsys)
+	return ring, err
+}
+
+// scanKeyring reads the chain of keys out of every segment, and returns the
+// lines that it is made of, as the file of epochs has them.
+func scanKeyring(fsys fs.FS) (ring *layout.Keyring, lines []byte, err error) {
+	ns, err := segments(fsys)
+	if err != nil {
+		return nil, nil, err
+	}
+	each := func(line []byte) error {
+		e := ownEvent(line)
+		if ring == nil {
+			if e == nil {
+				return errors.New("first line is not the log's first event")
+			}
+			ring, err = layout.NewKeyring(e)
+		} else if e != nil {
+			before := ring.Epochs()
+			if err := ring.Observe(e); err != nil || ring.Epochs() == before {
+				return err
+			}
+		} else {
+			return nil
+		}
+		lines = append(append(lines, line...), '\n')
+		return err
+	}
+	for _, n := range ns {
+		f, err := fsys.Open(layout.SegmentName(n))
+		if err != nil {
+			return nil, nil, err
+		}
+		r := newLineReader(f)
+		for {
+			line, err := r.next()
+			if err == io.EOF || errors.Is(err, errTornLine) || errors.Is(err, errLongLine) {
+				break
+			}
+			if err == nil {
+				err = each(line)
+			}
+			if err != nil {
+				f.Close()
+				return nil, nil, fmt.Errorf("%s: %w", layout.SegmentName(n), err)
+			}
+		}
+		f.Close()
+	}
+	if ring == nil {
+		return nil, nil, errors.New("log has no first event")
+	}
+	return ring, lines, nil
+}
+
+// A signedCheckpoint is a checkpoint with the note that it came in.
+type signedCheckpoint struct {
+	merkle.Checkpoint
+	note []byte
+}
+
+// latestCheckpoint returns the largest checkpoint that opens with ring, out of
+// the file checkpoint and the end of the file checkpoints: a crash between the
+// two leaves either one ahead.
+func latestCheckpoint(fsys fs.FS, ring *layout.Keyring) (signedCheckpoint, error) {
+	var best signedCheckpoint
+	var errs []error
+	try := func(note []byte) {
+		c, err := ring.Open(note)
+		if err != nil {
+			errs = append(errs, err)
+		} else if best.note == nil || c.Size > best.Size {
+			best = signedCheckpoint{c, note}
+		}
+	}
+	latest, err := readOptional(fsys, layout.Checkpoint)
+	if err != nil {
+		return best, err
+	}
+	if latest != nil {
+		try(latest)
+	}
+	archive, err := readOptional(fsys, layout.Checkpoints)
+	if err != nil {
+		return best, err
+	}
+	if notes, _ := merkle.SplitNotes(archive); len(notes) > 0 {
+		try(notes[len(notes)-1])
+	}
+	if best.note == nil {
+		if len(errs) == 0 {
+			errs = append(errs, errors.New("there is none"))
+		}
+		return best, fmt.Errorf("no valid checkpoint: %w", errors.Join(errs...))
+	}
+	return best, nil
+}
+
+// ReadCreated returns the data of the log's first event: its origin and keys.
+func ReadCreated(fsys fs.FS) (layout.Created, error) {
+	ring, err := readKeyring(fsys)
+	if err != nil {
+		return layout.Created{}, err
+	}
+	return ring.Created, nil
+}
+
+// LatestCheckpoint returns the log's latest checkpoint after checking both
+// signatures.
+func LatestCheckpoint(fsys fs.FS) (merkle.Checkpoint, error) {
+	ring, err := readKeyring(fsys)
+	if err != nil {
+		return merkle.Checkpoint{}, err
+	}
+	note, err := fs.ReadFile(fsys, layout.Checkpoint)
+	if err != nil {
+		return merkle.Checkpoint{}, err
+	}
+	c, err := ring.Open(note)
+	if err != nil {
+		return c, &unverifiedError{err}
+	}
+	return c, nil
+}
