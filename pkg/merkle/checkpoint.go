@@ -229,12 +229,12 @@ func Open(msg []byte, keys ...Verifier) (Checkpoint, error) {
 	return ParseText(n.Text)
 }
 
-// SplitNotes cuts a file of signed notes, each but the last followed by an
-// empty line, into notes. What is no whole note at the end, as a crash leaves
-// it, is returned as rest.
+// SplitNotes cuts a file of signed notes, each followed by an empty line, into
+// notes. What is no whole note at the end, as a crash leaves it, is returned
+// as rest.
 func SplitNotes(data []byte) (notes [][]byte, rest []byte) {
 	for len(data) > 0 {
-		// text, empty line, signature lines, then an empty line or the end
+		// text, empty line, signature lines, empty line
 		body := bytes.Index(data, []byte("\n\n"))
 		if body < 0 {
 			return notes, data
@@ -247,11 +247,21 @@ func SplitNotes(data []byte) (notes [][]byte, rest []byte) {
 			}
 			end += nl + 1
 		}
-		if end == body+2 || end < len(data) && data[end] != '\n' {
+		if end == body+2 || end == len(data) || data[end] != '\n' {
 			return notes, data
 		}
 		notes = append(notes, data[:end:end])
-		data = bytes.TrimPrefix(data[end:], []byte("\n"))
+		data = data[end+1:]
 	}
 	return notes, nil
+}
+
+// ParseNote reads the checkpoint in a signed note without checking any
+// signature.
+func ParseNote(msg []byte) (Checkpoint, error) {
+	text, sigs, ok := bytes.Cut(msg, []byte("\n\n"))
+	if !ok || !bytes.HasPrefix(sigs, []byte("\u2014 ")) {
+		return Checkpoint{}, errors.New("checkpoint is not a signed note")
+	}
+	return ParseText(string(text) + "\n")
 }
