@@ -110,6 +110,10 @@ type feeder struct {
 	o    FeedOptions
 	p    event.Parser
 	line int64
+
+	// control is asked first about each line, if it is set; a line that it
+	// takes ends the batch and is not counted.
+	control func(line []byte) (taken bool, err error)
 }
 
 // next returns the next batch, and the error that ended it after its drafts.
@@ -124,6 +128,11 @@ func (f *feeder) next() (*Batch, []int64, error) {
 		line, err := f.readLine()
 		if err != nil && (err != io.EOF || len(line) == 0) {
 			return b, lines, err
+		}
+		if f.control != nil {
+			if taken, cerr := f.control(line); taken || cerr != nil {
+				return b, lines, cerr
+			}
 		}
 		f.line++
 		if len(bytes.TrimSpace(line)) > 0 {

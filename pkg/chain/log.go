@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
@@ -46,6 +47,8 @@ type Log struct {
 	// failed is set for good when the state of the files is not known any
 	// more: after a failed fsync, or a write that could not be taken back.
 	failed error
+
+	durable atomic.Int64 // Size, for other goroutines
 
 	hasher  merkle.Hasher
 	buf     []byte
@@ -224,6 +227,7 @@ func (l *Log) flush() error {
 	}
 	l.off += int64(len(l.buf))
 	l.drop()
+	l.durable.Store(l.Size())
 	if l.active.Size() == layout.SegmentEvents {
 		return l.seal()
 	}
@@ -313,41 +317,74 @@ func (l *Log) appendOwn(d event.Draft) error {
 func (l *Log) Checkpoint() error { return l.checkpoint(false) }
 
 // checkpoint signs the tree; archive adds it to the archive in any case.
-//
-// Everything in the tree is durable by now: flush counts an event only after
-// its fdatasync. The order below is archive, then checkpoint, so that the last
-// one of an epoch is in the archive before anybody sees it.
 func (l *Log) checkpoint(archive bool) error {
+	p, err := l.sign(archive)
+	if err != nil || p == nil {
+		return err
+	}
+	return l.published(p, p.publish(l.st))
+}
+
+// An unpublished checkpoint is signed but not in the log's files yet.
+type unpublished struct {
+	merkle.Checkpoint
+	note    []byte
+	archive bool
+	now     time.Time
+}
+
+// sign signs the tree as it is, nil if the latest checkpoint covers it. All of
+// it is durable: flush counts an event only after its fdatasync.
+func (l *Log) sign(archive bool) (*unpublished, error) {
 	if l.failed != nil {
-		return l.failed
+		return nil, l.failed
 	}
 	c := merkle.Checkpoint{Origin: l.ring.Created.Origin, Size: l.Size(), Root: l.Root()}
 	if c.Size == l.last.Size && !archive {
-		return nil
+		return nil, nil
 	}
 	epoch := l.ring.EpochOf(c.Size)
 	slot := l.keys.epoch.find(l.ring.EpochKey(epoch))
 	if slot < 0 {
-		return &configError{fmt.Errorf("the secret key of epoch %d is not in %s", epoch, l.keys.dir),
+		return nil, &configError{fmt.Errorf("the secret key of epoch %d is not in %s", epoch, l.keys.dir),
 			"gb-chain rotate-key --recovery-key FILE starts a new epoch with the key that init printed"}
 	}
 	note, err := merkle.Sign(c, l.keys.log, l.keys.epoch.slots[slot].key)
 	if err != nil {
-		return fmt.Errorf("sign checkpoint: %w", err)
+		return nil, fmt.Errorf("sign checkpoint: %w", err)
 	}
 	now := l.opts.now()
 	// A clock that was put back must not stop the archive.
-	if archive || now.Sub(l.archivedAt).Abs() >= archiveEvery {
-		if err := appendWhole(l.st, layout.Checkpoints, append(note[:len(note):len(note)], '\n')); err != nil {
-			return l.note(fmt.Errorf("archive checkpoint: %w", err))
+	archive = archive || now.Sub(l.archivedAt).Abs() >= archiveEvery
+	return &unpublished{c, note, archive, now}, nil
+}
+
+// publish puts the checkpoint into the log's files. The order is archive, then
+// checkpoint, so that the last one of an epoch is in the archive before
+// anybody sees it. It touches nothing of the Log, so that events may be
+// appended at the same time.
+func (p *unpublished) publish(st store) error {
+	if p.archive {
+		if err := appendWhole(st, layout.Checkpoints, append(p.note[:len(p.note):len(p.note)], '\n')); err != nil {
+			return fmt.Errorf("archive checkpoint: %w", err)
 		}
-		l.archivedAt = now
 	}
-	if err := l.st.Replace(layout.Checkpoint, note); err != nil {
-		return l.note(fmt.Errorf("publish checkpoint: %w", err))
+	if err := st.Replace(layout.Checkpoint, p.note); err != nil {
+		return fmt.Errorf("publish checkpoint: %w", err)
 	}
-	l.last = c
-	return l.keys.saveLast(c)
+	return nil
+}
+
+// published takes the outcome of publish.
+func (l *Log) published(p *unpublished, err error) error {
+	if err != nil {
+		return l.note(err)
+	}
+	if p.archive {
+		l.archivedAt = p.now
+	}
+	l.last = p.Checkpoint
+	return l.keys.saveLast(p.Checkpoint)
 }
 
 // Close publishes a checkpoint over all events and releases the log.

@@ -149,6 +149,7 @@ func (l *Log) recover(ring *layout.Keyring) error {
 			break
 		}
 	}
+	l.durable.Store(l.Size())
 	if l.Size() < signed.Size {
 		return damaged("it has %d events, its checkpoint covers %d", l.Size(), signed.Size)
 	}

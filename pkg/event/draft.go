@@ -29,6 +29,9 @@ type Stamp struct {
 	Host  string // for drafts without one
 }
 
+// Len returns the length of the producer's part of the line.
+func (d Draft) Len() int { return len(d.inner) }
+
 var errTooLong = errors.New("stored line too long")
 
 // Parse reads a producer's line. The Draft refers to line's bytes.

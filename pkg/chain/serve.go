@@ -1,0 +1,440 @@
+package chain
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ghostbridge/ghostbridge/pkg/event"
+	"github.com/ghostbridge/ghostbridge/pkg/layout"
+	"github.com/ghostbridge/ghostbridge/pkg/record"
+)
+
+// A Server lets many producers append to one log through a Unix socket; the
+// protocol is that of package record. Batches that arrive while another one is
+// being synced go out together with the next write, so that one fdatasync
+// serves many producers and none waits for a timer.
+type Server struct {
+	Log     *Log
+	Writers Writers
+	Logger  *slog.Logger
+
+	// QueueBytes bounds what waits to be written; producers above it wait.
+	// 16 MiB if 0.
+	QueueBytes int64
+
+	// Signed is called after each checkpoint, on the committer's goroutine;
+	// it must not block. May be nil.
+	Signed func(size int64)
+
+	mu     sync.Mutex
+	queue  []*request
+	queued int64      // bytes in queue
+	room   *sync.Cond // on mu: queued went down, or closing
+	wake   chan struct{}
+	closed bool
+}
+
+// A request is one batch of one connection on its way to the log.
+type request struct {
+	batch *Batch
+	bytes int64
+	done  chan error
+}
+
+const (
+	defaultQueueBytes = 16 << 20
+	checkpointEvery   = time.Second
+	groupEvents       = 4096
+)
+
+// Serve accepts producers on ls until ctx is cancelled; then it stops reading,
+// writes what has been read, and returns. It also returns, with an error, when
+// the log can't be written any more. The caller closes the Log.
+func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
+	if s.QueueBytes <= 0 {
+		s.QueueBytes = defaultQueueBytes
+	}
+	s.room = sync.NewCond(&s.mu)
+	s.wake = make(chan struct{}, 1)
+	// stop ends the committer after the producers have ended, drop ends the
+	// producers.
+	reading, drop := context.WithCancel(ctx)
+	defer drop()
+	stop := make(chan struct{})
+	committed := make(chan error, 1)
+	go func() {
+		err := s.commitLoop(stop)
+		drop()
+		committed <- err
+	}()
+	var conns sync.WaitGroup
+	var accepting sync.WaitGroup
+	for _, l := range ls {
+		accepting.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					if reading.Err() == nil {
+						s.Logger.Error("accept", "error", err)
+						drop()
+					}
+					return
+				}
+				conns.Go(func() { s.serveConn(reading, conn) })
+			}
+		})
+	}
+	<-reading.Done()
+	for _, l := range ls {
+		l.Close()
+	}
+	accepting.Wait()
+	conns.Wait()
+	close(stop)
+	return <-committed
+}
+
+// commitLoop is the only user of the Log. It ends after stop is closed and the
+// queue is empty, or when the log can't be written.
+func (s *Server) commitLoop(stop <-chan struct{}) error {
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	published := make(chan func() error, 1)
+	publishing := false
+	finish := func(err error) error {
+		s.mu.Lock()
+		s.closed = true
+		left := s.queue
+		s.queue = nil
+		s.room.Broadcast()
+		s.mu.Unlock()
+		for _, r := range left {
+			r.done <- errors.New("the log is closed")
+		}
+		if publishing {
+			err = errors.Join(err, (<-published)())
+		}
+		return err
+	}
+	for {
+		select {
+		case <-s.wake:
+			if err := s.commit(); err != nil {
+				return finish(err)
+			}
+		case <-tick.C:
+			if publishing {
+				continue
+			}
+			p, err := s.Log.sign(false)
+			if err != nil {
+				return finish(err)
+			}
+			if p == nil {
+				continue
+			}
+			// Events go on being appended while the files are written.
+			publishing = true
+			go func() {
+				err := p.publish(s.Log.st)
+				published <- func() error { return s.Log.published(p, err) }
+			}()
+		case f := <-published:
+			publishing = false
+			if err := f(); err != nil {
+				if s.Log.failed != nil {
+					return finish(err)
+				}
+				s.Logger.Error("checkpoint", "error", err)
+				continue
+			}
+			if s.Signed != nil {
+				s.Signed(s.Log.last.Size)
+			}
+		case <-stop:
+			return finish(s.commit())
+		}
+	}
+}
+
+// commit writes what is queued. It returns an error only if the log can't be
+// written any more; a full disk is told to the producers.
+func (s *Server) commit() error {
+	for {
+		s.mu.Lock()
+		n, events := 0, 0
+		var bytes int64
+		for n < len(s.queue) && (n == 0 || events < groupEvents && bytes < maxWrite) {
+			events += len(s.queue[n].batch.Drafts)
+			bytes += s.queue[n].bytes
+			n++
+		}
+		group := s.queue[:n:n]
+		s.queue = s.queue[n:]
+		if len(s.queue) == 0 {
+			s.queue = nil
+		}
+		s.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		batches := make([]*Batch, n)
+		for i, r := range group {
+			batches[i] = r.batch
+		}
+		err := s.Log.Append(batches...)
+		s.mu.Lock()
+		s.queued -= bytes
+		s.room.Broadcast()
+		s.mu.Unlock()
+		for _, r := range group {
+			if r.batch.Stored < len(r.batch.Drafts) && r.batch.Err == nil && err != nil {
+				r.done <- err
+			} else {
+				r.done <- nil
+			}
+		}
+		if s.Log.failed != nil {
+			return s.Log.failed
+		}
+		if err != nil {
+			s.Logger.Error("append", "error", err)
+		}
+	}
+}
+
+// submit queues a batch and returns when it is written. It waits while the
+// queue is full.
+func (s *Server) submit(b *Batch, size int64) error {
+	r := &request{batch: b, bytes: size, done: make(chan error, 1)}
+	s.mu.Lock()
+	for s.queued > 0 && s.queued+size > s.QueueBytes && !s.closed {
+		s.room.Wait()
+	}
+	if s.closed {
+		s.mu.Unlock()
+		return errors.New("the log is closed")
+	}
+	s.queue = append(s.queue, r)
+	s.queued += size
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return <-r.done
+}
+
+// serveConn serves one producer.
+func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	// When the server ends, reading ends; what was read is still answered.
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	w := bufio.NewWriter(conn)
+	peer, err := peerOf(conn)
+	if err != nil {
+		s.Logger.Error("producer", "error", err)
+		return
+	}
+	p := &producer{server: s, peer: peer, w: w, feed: feeder{r: bufio.NewReaderSize(conn, 64<<10), o: FeedOptions{Peer: peer}}}
+	p.feed.control = p.control
+	err = p.run()
+	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return
+	}
+	ack := record.Ack{Error: err.Error(), Code: 1}
+	var line *LineError
+	var coded interface{ ExitCode() int }
+	switch {
+	case errors.As(err, &line):
+		ack.Error, ack.Line = line.Err.Error(), line.Line
+	case errors.As(err, &coded):
+		ack.Code = coded.ExitCode()
+	}
+	p.answer(ack)
+}
+
+// A producer is one connection.
+type producer struct {
+	server   *Server
+	peer     event.Peer
+	w        *bufio.Writer
+	feed     feeder
+	receipts bool
+	pending  []func() error // controls that stand behind the batch being read
+}
+
+func (p *producer) run() error {
+	for {
+		b, lines, err := p.feed.next()
+		if len(b.Drafts) > 0 {
+			if serr := p.store(b, lines); serr != nil {
+				return serr
+			}
+		}
+		for _, c := range p.pending {
+			if cerr := c(); cerr != nil {
+				return cerr
+			}
+		}
+		p.pending = p.pending[:0]
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (p *producer) store(b *Batch, lines []int64) error {
+	var size int64
+	for i, d := range b.Drafts {
+		if !p.server.Writers.Allowed(p.peer.UID, d.Source) {
+			b.Drafts, b.Err = b.Drafts[:i], &LineError{lines[i], &configError{fmt.Errorf("uid %d may not write events of source %q", p.peer.UID, d.Source), ""}}
+			break
+		}
+		size += int64(d.Len())
+	}
+	refused := b.Err
+	b.WantLeaves = p.receipts
+	if len(b.Drafts) > 0 {
+		if err := p.server.submit(b, size); err != nil {
+			return err
+		}
+		if b.Stored > 0 {
+			ack := record.Ack{First: b.First, Last: b.First + int64(b.Stored) - 1}
+			for _, leaf := range b.Leaves {
+				ack.Leaves = append(ack.Leaves, leaf.String())
+			}
+			if err := p.answer(ack); err != nil {
+				return err
+			}
+		}
+		if b.Err != nil {
+			return &LineError{lines[b.Stored], b.Err}
+		}
+	}
+	return refused
+}
+
+// control takes a line that is no event. It is called while a batch is read
+// and acts when that batch is stored.
+func (p *producer) control(line []byte) (taken bool, err error) {
+	if !bytes.HasPrefix(line, []byte(`{"hello":`)) && !bytes.HasPrefix(line, []byte(`{"lost":`)) {
+		return false, nil
+	}
+	var c record.Control
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return true, err
+	}
+	switch {
+	case c.Hello != nil:
+		p.pending = append(p.pending, func() error { return p.hello(*c.Hello) })
+	case c.Lost != nil:
+		p.pending = append(p.pending, func() error { return p.lost(*c.Lost) })
+	}
+	return true, nil
+}
+
+func (p *producer) hello(h record.Hello) error {
+	created := p.server.Log.ring.Created // written once, before Serve
+	if h.Version != record.Version {
+		return &configError{fmt.Errorf("protocol version %d, this daemon speaks %d", h.Version, record.Version), ""}
+	}
+	if h.Key != "" && h.Key != created.LogKey.String() {
+		return &configError{fmt.Errorf("this daemon has the log %s, not %s", created.LogKey, h.Key), ""}
+	}
+	p.receipts = h.Receipts
+	return p.write(struct {
+		Welcome record.Welcome `json:"welcome"`
+	}{record.Welcome{Version: record.Version, Origin: created.Origin, Key: created.LogKey.String(), Size: p.server.size()}})
+}
+
+// size returns the number of events as of the last commit.
+func (s *Server) size() int64 {
+	return s.Log.durable.Load()
+}
+
+func (p *producer) lost(l record.Lost) error {
+	if l.Count <= 0 || l.To.Before(l.From) {
+		return &configError{errors.New("lost: want a count and a time from and to"), ""}
+	}
+	source := l.Source
+	if source == "" {
+		source = "?"
+	}
+	if l.Source != "" && !p.server.Writers.Allowed(p.peer.UID, l.Source) || l.Source == "" && !p.server.Writers.Allowed(p.peer.UID, "*") {
+		return &configError{fmt.Errorf("uid %d may not write events of source %q", p.peer.UID, l.Source), ""}
+	}
+	d, err := event.Own(layout.TypeLost, event.Warning, fmt.Sprintf("%d events of source %s were lost", l.Count, source), layout.Lost{
+		Count: l.Count, From: l.From.UTC().Format(event.TimeFormat), To: l.To.UTC().Format(event.TimeFormat), Source: l.Source,
+	})
+	if err != nil {
+		return err
+	}
+	b := &Batch{Drafts: []event.Draft{d}, Peer: p.peer}
+	if err := p.server.submit(b, int64(d.Len())); err != nil {
+		return err
+	}
+	if b.Err != nil {
+		return b.Err
+	}
+	return p.answer(record.Ack{First: b.First, Last: b.First})
+}
+
+func (p *producer) answer(a record.Ack) error {
+	if a.Error != "" {
+		return p.write(struct {
+			Error string `json:"error"`
+			Line  int64  `json:"line,omitempty"`
+			Code  int    `json:"code"`
+		}{a.Error, a.Line, a.Code})
+	}
+	return p.write(a)
+}
+
+func (p *producer) write(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if _, err := p.w.Write(append(b, '\n')); err != nil {
+		return err
+	}
+	return p.w.Flush()
+}
+
+// peerOf asks the kernel who is at the other end.
+func peerOf(conn net.Conn) (event.Peer, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return event.Peer{}, fmt.Errorf("connection over %s has no peer credentials", conn.LocalAddr().Network())
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return event.Peer{}, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return event.Peer{}, err
+	}
+	if cerr != nil {
+		return event.Peer{}, fmt.Errorf("peer credentials: %w", cerr)
+	}
+	return event.Peer{UID: cred.Uid, Unit: UnitOf(int(cred.Pid))}, nil
+}
