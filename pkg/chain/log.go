@@ -20,6 +20,7 @@ import (
 // Options are the writer's. The zero value is right for everything but tests.
 type Options struct {
 	Now  func() time.Time // the log's clock, time.Now if nil
+	Wait time.Duration    // for another writer to end
 	Host string           // for events without one, os.Hostname if empty
 	Peer event.Peer       // of the log's own events
 }
@@ -106,12 +107,21 @@ type Batch struct {
 	WantLeaves bool
 
 	// Results. The first Stored of Drafts are durable and have the indexes
-	// from First on, without a gap. Err says why Drafts[Stored] was refused;
-	// those behind it were not looked at.
-	First  int64
-	Stored int
-	Leaves []merkle.Hash // leaf hashes of what is stored, if WantLeaves
-	Err    error
+	// from First on, without a gap, or Indexes if that is set. Err says why
+	// Drafts[Stored] was refused; those behind it were not looked at.
+	First   int64
+	Stored  int
+	Indexes []int64       // set where there may be gaps: by RemoteSink
+	Leaves  []merkle.Hash // leaf hashes of what is stored, if WantLeaves
+	Err     error
+}
+
+// Index returns the index of the k'th stored draft.
+func (b *Batch) Index(k int) int64 {
+	if b.Indexes != nil {
+		return b.Indexes[k]
+	}
+	return b.First + int64(k)
 }
 
 // Append appends batches in order and makes them durable together: one write

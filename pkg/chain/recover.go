@@ -50,7 +50,7 @@ func open(dir, keysDir string, o Options) (*Log, error) {
 	if _, err := CheckKeysDir(keysDir, dir); err != nil {
 		return nil, err
 	}
-	lock, err := durable.TryLock(dir)
+	lock, err := waitLock(dir, o.Wait)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, &busyError{err, "another gb-chain writes this log"}
 	}
@@ -333,4 +333,17 @@ func (l *Log) truncate(name string, size int64) error {
 		return err
 	}
 	return f.Datasync()
+}
+
+// waitLock takes the lock, waiting for at most wait, and always for the short
+// time that Writing has it.
+func waitLock(dir string, wait time.Duration) (*durable.Lock, error) {
+	deadline := time.Now().Add(max(wait, 50*time.Millisecond))
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		lock, err := durable.TryLock(dir)
+		if !errors.Is(err, durable.ErrLocked) || time.Now().After(deadline) {
+			return lock, err
+		}
+		time.Sleep(pause)
+	}
 }

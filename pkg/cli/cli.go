@@ -50,6 +50,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime/debug"
 	"strings"
@@ -147,10 +148,13 @@ func ExitCode(err error) int {
 		return ExitDone
 	}
 	var c interface{ ExitCode() int }
-	if errors.As(err, &c) {
-		return c.ExitCode()
+	if !errors.As(err, &c) {
+		return ExitFailed
 	}
-	return ExitFailed
+	if _, ofChild := c.(*exec.ExitError); ofChild {
+		return ExitFailed // a child's exit code is not ours
+	}
+	return c.ExitCode()
 }
 
 // Exit returns an error that ends the tool with code and prints nothing: for

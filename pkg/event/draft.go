@@ -29,6 +29,9 @@ type Stamp struct {
 	Host  string // for drafts without one
 }
 
+// Line returns the producer's line again, as one object.
+func (d Draft) Line() []byte { return fmt.Appendf(nil, "{%s}", d.inner) }
+
 // Len returns the length of the producer's part of the line.
 func (d Draft) Len() int { return len(d.inner) }
 

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+func socketFlag() *cli.StringFlag {
+	return &cli.StringFlag{Name: "socket", EnvVars: []string{"GB_CHAIN_SOCKET"}, Usage: "the daemon's `SOCKET` (default: " + names.ChainSocket + ")"}
+}
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "let many producers append through a socket",
+		Description: `Owns the log and appends what producers send through a Unix socket: events, one
+a line, each batch acknowledged by a line {"first":N,"last":M} once it is
+durable. Who may write which source is in a file that belongs to root:
+
+   {"writers":[{"user":"ovs","sources":["ovs"]},{"uid":1000,"sources":["*"]}]}
+
+root and the daemon's own user may write everything, others nothing without
+it. A checkpoint is signed once a second when there is something new.
+
+Example:
+
+   gb-chain serve --log L --socket /run/ghostbridge/chain.sock`,
+		Flags: []cli.Flag{
+			logFlag(), keysFlag(), socketFlag(),
+			&cli.StringFlag{Name: "writers", EnvVars: []string{"GB_WRITERS"}, Value: names.WritersFile, Usage: "`FILE` that says who may write what"},
+		},
+		Action: runServe,
+	}
+}
+
+func runServe(c *cli.Context) error {
+	if c.Args().Present() {
+		return cli.Usagef("serve takes no argument")
+	}
+	writers, err := chain.LoadWriters(c.String("writers"))
+	if err != nil {
+		return err
+	}
+	o := options()
+	o.Wait = lockWait
+	l, err := chain.Open(c.String("log"), c.String("keys"), o)
+	if err != nil {
+		return err
+	}
+	path := c.String("socket")
+	if path == "" {
+		path = names.ChainSocket
+	}
+	listener, err := listen(path)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	logger := cli.Logger(c.App.ErrWriter)
+	logger.Info("serving", "log", c.String("log"), "origin", l.Keyring().Created.Origin, "size", l.Size(), "socket", path)
+	s := &chain.Server{Log: l, Writers: writers, Logger: logger}
+	err = s.Serve(c.Context, listener)
+	err = errors.Join(err, l.Close())
+	logger.Info("stopped", "size", l.Size())
+	return err
+}
+
+// listen listens on a Unix socket that its owner and group may use. A socket
+// that is left over, with nobody behind it, is removed first.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			conn.Close()
+			return nil, fmt.Errorf("socket %s: another daemon answers there", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
