@@ -399,6 +399,9 @@ type EncodedWrite struct {
 	Compression      Compression // COMPRESSION: none where absent
 	Encryption       uint32      // ENCRYPTION: 0, none, where absent; nothing else is defined
 	Data             []byte      // DATA
+	// HasEncryption reports whether the command carried an ENCRYPTION. Linux
+	// leaves it out for extents that are stored inline.
+	HasEncryption bool
 }
 
 // An EnableVerity turns fs-verity on for a file; since version 3.

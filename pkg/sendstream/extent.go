@@ -84,7 +84,7 @@ func (p *extentPool) of(data []byte) *extent {
 		return nil
 	}
 	c := &chunk{data: append(make([]byte, 0, len(data)), data...)}
-	p.allocated += chunkCost + int64(cap(c.data))
+	p.allocated += chunkCost + bytesCost(len(data))
 	return p.node(nil, nil, uint64(len(data)), c.data, c)
 }
 
@@ -202,7 +202,7 @@ func (p *extentPool) live(roots func(yield func(*extent))) int64 {
 			total += extentCost
 			if x.chunk != nil && x.chunk.epoch != p.epoch {
 				x.chunk.epoch = p.epoch
-				total += chunkCost + int64(cap(x.chunk.data))
+				total += chunkCost + bytesCost(len(x.chunk.data))
 			}
 			visit(x.left)
 		}

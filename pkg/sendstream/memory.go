@@ -63,7 +63,7 @@ func (m *Memory) Forget(uuid UUID) {
 	if s == m.current {
 		m.current = nil
 	}
-	m.names -= s.names.used
+	m.names -= subvolumeCost + s.names.used
 	delete(m.subvols, uuid)
 }
 
@@ -177,13 +177,13 @@ func (m *Memory) begin(s *Subvolume, c Command) error {
 		if parent == nil || !parent.Complete {
 			return fmt.Errorf("%v %q: %w: %v", c.Kind(), clip(c.Target()), ErrParent, s.Parent)
 		}
-		if err := m.reserve(parent.names.used); err != nil {
+		if err := m.reserve(subvolumeCost + parent.names.used); err != nil {
 			return err
 		}
 		s.names = parent.names.copy()
 		s.content = maps.Clone(parent.content)
 	} else {
-		if err := m.reserve(fileCost); err != nil {
+		if err := m.reserve(subvolumeCost + fileCost); err != nil {
 			return err
 		}
 		s.names = NewNamespace()
@@ -197,7 +197,7 @@ func (m *Memory) begin(s *Subvolume, c Command) error {
 		m.subvols = make(map[UUID]*Subvolume)
 	}
 	m.subvols[s.UUID] = s
-	m.names += s.names.used
+	m.names += subvolumeCost + s.names.used
 	m.current = s
 	return nil
 }
@@ -249,23 +249,26 @@ func (m *Memory) reserve(need int64) error {
 	return nil
 }
 
+// subvolumeCost is what a Subvolume takes besides its names and data.
+const subvolumeCost = 800
+
 // commandSize bounds what a command can add.
 func commandSize(c Command) int64 {
 	const nodes = 512 * extentCost // of splits and joins of two deep trees
-	size := 1024 + 2*int64(len(c.Target()))
+	size := 1024 + bytesCost(2*len(c.Target()))
 	switch c := c.(type) {
 	case *Write:
-		size += nodes + int64(len(c.Data))
+		size += nodes + bytesCost(len(c.Data))
 	case *EncodedWrite:
-		size += nodes + int64(c.UnencodedFileLen)
+		size += nodes + bytesCost(int(min(c.UnencodedFileLen, 1<<40)))
 	case *Clone, *Truncate, *Fallocate:
 		size += nodes
 	case *Rename:
-		size += 2 * int64(len(c.To))
+		size += bytesCost(2 * len(c.To))
 	case *Symlink:
-		size += int64(len(c.Dest))
+		size += bytesCost(len(c.Dest))
 	case *SetXattr:
-		size += int64(len(c.Name) + len(c.Value))
+		size += bytesCost(2*len(c.Name)) + bytesCost(len(c.Value))
 	}
 	return size
 }

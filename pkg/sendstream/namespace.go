@@ -440,9 +440,9 @@ func (f *File) content() error {
 
 func (n *Namespace) setXattr(f *File, name, value []byte) error {
 	old, had := f.xattrs[string(name)]
-	cost := int64(len(value) - len(old))
+	cost := bytesCost(len(value)) - bytesCost(len(old))
 	if !had {
-		cost += xattrCost + int64(len(name))
+		cost += xattrCost + bytesCost(2*len(name))
 	}
 	if err := n.charge(cost); err != nil {
 		return err
@@ -461,7 +461,7 @@ func (n *Namespace) removeXattr(f *File, name []byte) error {
 		return syscall.ENODATA
 	}
 	delete(f.xattrs, string(name))
-	n.used -= xattrCost + int64(len(name)+len(old))
+	n.used -= xattrCost + bytesCost(2*len(name)) + bytesCost(len(old))
 	n.touch(xattrKey(f.ID, string(name)))
 	return nil
 }
@@ -473,6 +473,9 @@ const (
 	entryCost = 160
 	xattrCost = 160
 )
+
+// bytesCost is what n bytes take: the allocator rounds up by an eighth at most.
+func bytesCost(n int) int64 { return int64(n + n/8) }
 
 func (n *Namespace) charge(cost int64) error {
 	limit := n.MaxBytes
@@ -494,7 +497,7 @@ func (n *Namespace) create(path []byte, model File) (Effect, error) {
 	if dir.entries[string(name)] != nil {
 		return Effect{}, syscall.EEXIST
 	}
-	if err := n.charge(fileCost + entryCost + int64(2*len(name)+len(model.Dest))); err != nil {
+	if err := n.charge(fileCost + entryCost + bytesCost(2*len(name)) + bytesCost(len(model.Dest))); err != nil {
 		return Effect{}, err
 	}
 	f := &model
@@ -522,7 +525,7 @@ func (n *Namespace) addLink(path, existing []byte) (Effect, error) {
 	if dir.entries[string(name)] != nil {
 		return Effect{}, syscall.EEXIST
 	}
-	if err := n.charge(entryCost + int64(2*len(name))); err != nil {
+	if err := n.charge(entryCost + bytesCost(2*len(name))); err != nil {
 		return Effect{}, err
 	}
 	n.attach(entry{dir, string(name)}, f)
@@ -585,7 +588,7 @@ func (n *Namespace) rename(from, to []byte) (Effect, error) {
 	case len(old.entries) > 0:
 		return Effect{}, fmt.Errorf("to %q: %w", clip(to), syscall.ENOTEMPTY)
 	}
-	if err := n.charge(entryCost + int64(2*len(toName))); err != nil {
+	if err := n.charge(entryCost + bytesCost(2*len(toName))); err != nil {
 		return Effect{}, err
 	}
 	if old != nil {
@@ -630,7 +633,7 @@ func (n *Namespace) detach(e entry, f *File) {
 		delete(f.links, e)
 	}
 	f.Nlink--
-	n.used -= entryCost + int64(2*len(e.name))
+	n.used -= entryCost + bytesCost(2*len(e.name))
 	n.touch(entryKey(e.dir.ID, e.name))
 	if f.Nlink == 0 {
 		n.forget(f)
@@ -640,10 +643,10 @@ func (n *Namespace) detach(e entry, f *File) {
 // forget drops a file that has no name.
 func (n *Namespace) forget(f *File) {
 	delete(n.files, f.ID)
-	n.used -= fileCost + int64(len(f.Dest))
+	n.used -= fileCost + bytesCost(len(f.Dest))
 	n.touch(fileKey(f.ID))
 	for name, value := range f.xattrs {
-		n.used -= xattrCost + int64(len(name)+len(value))
+		n.used -= xattrCost + bytesCost(2*len(name)) + bytesCost(len(value))
 		n.touch(xattrKey(f.ID, name))
 	}
 	for name := range f.entries { // of the whole tree, in reset

@@ -287,7 +287,7 @@ func (r *Reader) assign(kind Kind, a *attributes) Command {
 		c.UnencodedLen = a.u64(attrUnencodedLen)
 		c.UnencodedOffset = a.u64(attrUnencodedOffset)
 		c.Compression = Compression(a.optionalU32(attrCompression))
-		c.Encryption = a.optionalU32(attrEncryption)
+		c.Encryption, c.HasEncryption = a.optionalU32(attrEncryption), a.has(attrEncryption)
 		c.Data = a.bytes(attrData)
 		a.checkRange(c.Offset, c.UnencodedFileLen)
 		return c

@@ -42,7 +42,7 @@ func (n *Namespace) touch(key string) {
 	}
 	if _, ok := n.changed[key]; !ok {
 		n.changed[key] = struct{}{}
-		n.changedUsed += 100 + int64(len(key))
+		n.changedUsed += 100 + bytesCost(len(key))
 	}
 }
 
@@ -157,7 +157,10 @@ func LoadNamespace(records iter.Seq2[[]byte, []byte]) (*Namespace, error) {
 	if count == 0 {
 		return n, nil
 	}
-	n.used = int64(len(n.files)) * fileCost
+	n.used = 0
+	for _, f := range n.files {
+		n.used += fileCost + bytesCost(len(f.Dest))
+	}
 	for _, x := range xattrs {
 		f := n.files[x.file]
 		if f == nil {
@@ -173,7 +176,7 @@ func LoadNamespace(records iter.Seq2[[]byte, []byte]) (*Namespace, error) {
 			dir.entries[l.name] != nil || f.IsDir() && f.Nlink > 0 {
 			return nil, fmt.Errorf("%w: entry %q of %d for %d", ErrRecord, clip([]byte(l.name)), l.dir, l.file)
 		}
-		n.used += entryCost + int64(2*len(l.name))
+		n.used += entryCost + bytesCost(2*len(l.name))
 		n.attach(entry{dir, l.name}, f)
 	}
 	if err := n.checkWhole(); err != nil {

@@ -319,7 +319,9 @@ func (c *EncodedWrite) encode(e *encoder) {
 	e.u64(attrUnencodedLen, c.UnencodedLen)
 	e.u64(attrUnencodedOffset, c.UnencodedOffset)
 	e.u32(attrCompression, uint32(c.Compression))
-	e.u32(attrEncryption, c.Encryption)
+	if c.HasEncryption || c.Encryption != 0 {
+		e.u32(attrEncryption, c.Encryption)
+	}
 	e.data(c.Data)
 }
 
