@@ -68,6 +68,7 @@ type (
 	StringSliceFlag = urfave.StringSliceFlag
 	BoolFlag        = urfave.BoolFlag
 	IntFlag         = urfave.IntFlag
+	IntSliceFlag    = urfave.IntSliceFlag
 	Int64Flag       = urfave.Int64Flag
 	Uint64Flag      = urfave.Uint64Flag
 	Float64Flag     = urfave.Float64Flag

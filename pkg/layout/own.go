@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/merkle"
@@ -155,12 +156,18 @@ func (k *Keyring) Observe(e *event.Event) error {
 
 // ReadKeyring builds the chain from the lines of a file of epochs. The chain
 // vouches for itself: each key is signed by the one before it.
-func ReadKeyring(data []byte) (*Keyring, error) {
+func ReadKeyring(data []byte) (*Keyring, error) { return ReadKeyringBelow(data, math.MaxInt64) }
+
+// ReadKeyringBelow is ReadKeyring of the events with indexes below size only.
+func ReadKeyringBelow(data []byte, size int64) (*Keyring, error) {
 	var k *Keyring
 	for line := range bytes.Lines(data) {
 		e, err := event.Decode(bytes.TrimSuffix(line, []byte("\n")))
 		if err != nil {
 			return nil, fmt.Errorf("epochs: %w", err)
+		}
+		if e.Index >= size {
+			break
 		}
 		if k == nil {
 			if k, err = NewKeyring(e); err != nil {

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/index/local"
+	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
+)
+
+func ingestCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "ingest",
+		Usage: "apply the send streams on standard input",
+		Description: `Reads btrfs send streams, one after the other, of snapshots of the subvolume
+that the log is on. Of each it takes what the snapshot's signed checkpoint
+covers, all of it or nothing, and then publishes the cursor file, from which
+gb-snap send takes the parent of the next stream.
+
+Example:
+
+   gb-snap send --cursor C SOURCE | gb-vecsync ingest --index I --cursor C`,
+		Flags: []cli.Flag{
+			indexFlag(), cursorFlag(),
+			&cli.StringFlag{Name: "path", EnvVars: []string{"GB_LOG_PATH"}, Usage: "the log's `DIR` within the subvolume, if it holds several"},
+			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if there was no stream"},
+		},
+		Action: runIngest,
+	}
+}
+
+func cursorFlag() cli.Flag {
+	return &cli.StringFlag{Name: "cursor", EnvVars: []string{"GB_CURSOR"}, Usage: "the cursor `FILE` (default: the index's name and .cursor)"}
+}
+
+func cursorPath(c *cli.Context, index string) string {
+	if path := c.String("cursor"); path != "" {
+		return path
+	}
+	return index + ".cursor"
+}
+
+func runIngest(c *cli.Context) error {
+	if c.Args().Len() > 1 || c.Args().Present() && c.Args().First() != "-" {
+		return cli.Usagef("ingest reads streams from standard input and takes no argument")
+	}
+	if cli.IsTerminal(c.App.Reader) {
+		return cli.WithHint(cli.Usagef("ingest: standard input is a terminal"), "gb-snap send --cursor C SOURCE | gb-vecsync ingest")
+	}
+	path, err := indexPath(c)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	lock, err := lockIndex(path)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	db, err := local.Open(path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	applied, err := vecsync.Ingest(db, c.App.Reader, vecsync.Options{
+		Path: c.String("path"), Cursor: cursorPath(c, path), TempDir: filepath.Dir(path),
+		Applied: func(cur vecsync.Cursor, events int64) {
+			if cli.IsTerminal(c.App.ErrWriter) {
+				fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: snapshot %s applied, %d new events, %d in all\n", cur.SnapshotUUID, events, cur.TreeSize)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if applied == 0 && c.Bool("exit-code") {
+		return cli.Exit(cli.ExitNothing)
+	}
+	return db.Close()
+}
