@@ -54,7 +54,7 @@ func Create(dir, origin, keysDir string, o Options) (*Created, error) {
 
 	var keys [3]*merkle.Signer
 	for i, name := range []string{origin, layout.EpochKeyName(origin), layout.RecoveryKeyName(origin)} {
-		if keys[i], err = merkle.NewKey(name); err != nil {
+		if keys[i], err = o.key(name); err != nil {
 			return nil, err
 		}
 	}

@@ -23,6 +23,16 @@ type Options struct {
 	Wait time.Duration    // for another writer to end
 	Host string           // for events without one, os.Hostname if empty
 	Peer event.Peer       // of the log's own events
+
+	newKey func(name string) (*merkle.Signer, error) // merkle.NewKey if nil; the vectors need known keys
+}
+
+// key makes a new key.
+func (o Options) key(name string) (*merkle.Signer, error) {
+	if o.newKey != nil {
+		return o.newKey(name)
+	}
+	return merkle.NewKey(name)
 }
 
 // A Log is the one writer of a log directory. It is not for use by several

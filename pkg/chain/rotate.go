@@ -66,7 +66,7 @@ func RotateLostKey(dir, keysDir, recoverySecret string, o Options) (*Log, error)
 func (l *Log) newEpoch(by *merkle.Signer, slot int, recovery bool) error {
 	number := l.ring.Epochs()
 	origin := l.ring.Created.Origin
-	next, err := merkle.NewKey(layout.EpochKeyName(origin))
+	next, err := l.opts.key(layout.EpochKeyName(origin))
 	if err != nil {
 		return err
 	}
