@@ -1,0 +1,152 @@
+//go:build linux && cgo
+
+package subvol
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sendVersion    = 0x8  // BTRFS_SEND_FLAG_VERSION
+	sendCompressed = 0x10 // BTRFS_SEND_FLAG_COMPRESSED
+	bestVersion    = 2    // 3 only adds fs-verity
+)
+
+// Send writes the stream of j to j.Out: version 2 with data compressed as it
+// is on the disk, or version 1 where the kernel knows no other. If ctx ends
+// first, Send returns its error at once and the kernel may still be writing:
+// the caller closes the reading end or ends the process. The errno is EPIPE if
+// the reader has gone.
+func (System) Send(ctx context.Context, j SendJob) error {
+	target, err := openAs(j.Path, j.UUID)
+	if err != nil {
+		return err
+	}
+	var parent Info
+	var keep *os.File
+	if j.ParentPath != "" {
+		if keep, err = openDir(j.ParentPath); err == nil {
+			parent, err = infoOf(keep)
+		}
+		if err == nil && parent.UUID != j.ParentUUID {
+			err = &WrongSubvolumeError{j.ParentPath, j.ParentUUID, parent.UUID}
+		}
+		if err != nil {
+			return errors.Join(err, target.Close(), closeIf(keep))
+		}
+	}
+	// What fills the pipe decides how often the kernel has to wait.
+	unix.FcntlInt(j.Out.Fd(), unix.F_SETPIPE_SZ, 1<<20)
+
+	version := j.Version
+	if version == 0 {
+		version = min(kernelVersion(), bestVersion)
+	}
+	done := make(chan error, 1)
+	go func() {
+		err := sendUnsignalled(target, j.Out, parent.ID, version)
+		if j.Version == 0 && version > 1 && (errors.Is(err, unix.EPROTO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
+			// The kernel checks version and flags before it writes anything.
+			err = sendUnsignalled(target, j.Out, parent.ID, 1)
+		}
+		if err != nil {
+			err = pathError("send", j.Path, err)
+		}
+		done <- errors.Join(err, target.Close(), closeIf(keep))
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("send %s: %w", j.Path, context.Cause(ctx))
+	}
+}
+
+func closeIf(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+func openAs(path string, want UUID) (*os.File, error) {
+	f, err := openDir(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := infoOf(f)
+	if err == nil && info.UUID != want {
+		err = &WrongSubvolumeError{path, want, info.UUID}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// sendUnsignalled runs the ioctl on a thread that takes no signals. A signal
+// that met it while it waits for room in the pipe would make the kernel give
+// up the write, and, as Go installs its handlers with SA_RESTART, start the
+// ioctl, and with it the stream, from the beginning.
+func sendUnsignalled(target, out *os.File, parent uint64, version int) error {
+	runtime.LockOSThread() // for good: the thread ends with the goroutine that runs only this
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return err
+	}
+	defer func() {
+		unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+		runtime.UnlockOSThread()
+	}()
+
+	// The list of clone sources is a pointer inside the argument, so it is
+	// memory that Go will not move and keeps alive until after the call.
+	source := [1]uint64{parent}
+	var pin runtime.Pinner
+	pin.Pin(&source)
+	defer pin.Unpin()
+	var a [72]byte // send_fd, clone_sources_count, clone_sources, parent_root, flags, version
+	binary.NativeEndian.PutUint64(a[0:], uint64(out.Fd()))
+	if parent != 0 {
+		binary.NativeEndian.PutUint64(a[8:], 1)
+		binary.NativeEndian.PutUint64(a[16:], uint64(uintptr(unsafe.Pointer(&source))))
+		binary.NativeEndian.PutUint64(a[24:], parent)
+	}
+	if version > 1 {
+		binary.NativeEndian.PutUint64(a[32:], sendVersion|sendCompressed)
+		binary.NativeEndian.PutUint32(a[40:], uint32(version))
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, target.Fd(), iocSend, uintptr(unsafe.Pointer(&a)))
+	runtime.KeepAlive(&source)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// kernelVersion returns the newest version of the send stream that the kernel
+// writes.
+func kernelVersion() int {
+	b, err := os.ReadFile("/sys/fs/btrfs/features/send_stream_version")
+	if err != nil {
+		return 1
+	}
+	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 1
+	}
+	return v
+}
