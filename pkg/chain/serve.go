@@ -251,7 +251,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	p := &producer{server: s, peer: peer, w: w, feed: feeder{r: bufio.NewReaderSize(conn, 64<<10), o: FeedOptions{Peer: peer}}}
 	p.feed.control = p.control
 	err = p.run()
-	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return
 	}
 	ack := record.Ack{Error: err.Error(), Code: 1}

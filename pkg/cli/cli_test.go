@@ -123,7 +123,7 @@ func TestCompletionAndMan(t *testing.T) {
 	}
 	var got []string
 	page, err := Man(demo(&got))
-	if err != nil || !strings.Contains(page, ".TH demo 1") {
+	if err != nil || !strings.Contains(page, ".TH DEMO 1") {
 		t.Errorf("man page %q, %v", page, err)
 	}
 }

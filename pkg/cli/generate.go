@@ -1,16 +1,6 @@
 package cli
 
-import (
-	"io"
-	"os"
-)
-
-// Man returns the man page of app, section 1, as roff.
-func Man(app *App) (string, error) {
-	u := app.build(Streams{os.Stdin, io.Discard, io.Discard})
-	u.Setup()
-	return u.ToManWithSection(1)
-}
+import "io"
 
 // completionCommand prints a completion script for a shell. The scripts ask
 // the tool itself, so they do not go stale.

@@ -1,0 +1,120 @@
+# GhostBridge. The two targets to begin with: run, test.
+#
+#   make run [SECONDS=20]   the whole pipeline on this machine's own events
+#   make test               everything that can run here; names what it skipped
+#   make check              formatting, vet, staticcheck, layering, man pages
+#   make bench              side by side with what a user would take instead
+#   make torture            the long forms of the tests
+#   make install            PREFIX=/usr/local DESTDIR=
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SECONDS ?= 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+TOOLS    := $(notdir $(patsubst %/,%,$(wildcard cmd/*/)))
+BINARIES := $(addprefix bin/,$(TOOLS))
+GO       ?= go
+LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSION)
+
+# What building and testing need, as Debian packages. Go itself is expected.
+PACKAGES := gcc libc6-dev linux-libc-dev make git ca-certificates \
+            btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils
+
+.PHONY: all build test check quickcheck bench torture race fuzz run install deps man clean fmt
+
+all: build
+
+build: deps $(BINARIES)
+
+# The Go tool knows what is up to date.
+.PHONY: $(BINARIES)
+$(BINARIES): bin/%:
+	@mkdir -p bin
+	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+# deps installs the packages that are missing, where apt-get can, and names
+# them where it can't. It says nothing when all are there.
+deps:
+	@missing=; \
+	if command -v dpkg-query >/dev/null; then \
+	  for p in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}\n' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	  done; \
+	fi; \
+	if [ -n "$$missing" ]; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    echo "installing:$$missing"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get -qq update && apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends $$missing >/dev/null; \
+	  else \
+	    echo "missing packages:$$missing" >&2; \
+	    echo "hint: install them as root: apt-get install$$missing" >&2; \
+	  fi; \
+	fi; \
+	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
+
+test: build quickcheck
+	$(GO) run ./integration/testreport -- -race ./pkg/... ./cmd/... -- ./integration/...
+
+quickcheck:
+	@unformatted=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0r gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# The layering test and the man pages' freshness are tests; check runs them too.
+check: build quickcheck
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+	$(GO) test ./integration -run 'TestLayering'
+	$(GO) test ./cmd/... -run 'TestManPage'
+
+race:
+	$(GO) test -race ./pkg/... ./cmd/...
+
+# Each fuzz target for a few seconds.
+FUZZTIME ?= 10s
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+torture: build
+	GB_TORTURE=1 $(GO) run ./integration/testreport -- -timeout 12h ./...
+
+bench: build
+	$(GO) run ./integration/bench
+
+run: build
+	@mkdir -p bin
+	@$(GO) build -trimpath -buildvcs=false -o bin/.run ./integration/run
+	@exec bin/.run --bin bin --dir var --seconds $(SECONDS)
+
+# man pages and completions come from the tools themselves.
+man: build
+	$(GO) test ./cmd/... -run 'TestManPage' -update
+
+install: build
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1' \
+	  '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
+	  '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	for t in $(TOOLS); do \
+	  install -m 755 bin/$$t '$(DESTDIR)$(PREFIX)/bin/'; \
+	  install -m 644 man/$$t.1 '$(DESTDIR)$(PREFIX)/share/man/man1/'; \
+	  bin/$$t completion bash > '$(DESTDIR)$(PREFIX)'/share/bash-completion/completions/$$t; \
+	  bin/$$t completion zsh > '$(DESTDIR)$(PREFIX)'/share/zsh/site-functions/_$$t; \
+	  bin/$$t completion fish > '$(DESTDIR)$(PREFIX)'/share/fish/vendor_completions.d/$$t.fish; \
+	done
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+clean:
+	rm -rf bin
