@@ -71,8 +71,8 @@ func compare(t *testing.T, seed uint64, n int) {
 	for _, tool := range []string{"btrfs", "find", "sha256sum", "stat", "getfattr", "mount"} {
 		require.Tool(t, tool)
 	}
-	source := loopbtrfs.Mount(t, loopbtrfs.Options{Size: 4 << 30})
-	target := loopbtrfs.Mount(t, loopbtrfs.Options{Size: 4 << 30})
+	source := loopbtrfs.Mount(t, loopbtrfs.Options{Size: 4 << 30, MountOptions: "nodev,nosuid"})
+	target := loopbtrfs.Mount(t, loopbtrfs.Options{Size: 4 << 30, MountOptions: "nodev,nosuid"})
 	commands, encoded := map[sendstream.Kind]int{}, map[sendstream.Compression]int{}
 	start := time.Now()
 	for i := range n {
@@ -116,7 +116,7 @@ type testCase struct {
 func (c *testCase) run(t *testing.T) {
 	c.r = rand.New(rand.NewPCG(c.seed, 1))
 	options := mountOptions[c.r.IntN(len(mountOptions))]
-	run(t, "mount", "-o", "remount,"+options, c.source)
+	run(t, "mount", "-o", "remount,nodev,nosuid,"+options, c.source)
 	c.src = filepath.Join(c.source, fmt.Sprint("case", c.seed))
 	if err := os.Mkdir(c.src, 0o755); err != nil {
 		t.Fatal(err)
@@ -233,18 +233,19 @@ func (c *testCase) compareTrees(t *testing.T, streams [][]byte, whole bool) {
 		defer deleteSubvolumes(t, dir)
 	}
 	all := bytes.Join(streams, nil)
+	since := time.Now()
 	receive(t, received, all)
 
-	want := map[string]string{}
+	want, now := map[string]string{}, map[string]map[string]bool{}
 	for i, snap := range c.snaps {
 		name := filepath.Base(snap)
 		if whole || i == len(c.snaps)-1 {
-			want[name] = walk(t, filepath.Join(received, name))
+			want[name], now[name] = walk(t, filepath.Join(received, name), since)
 		}
 	}
 	c.replayDir(t, replayed, all)
 	for name := range want {
-		if got := walk(t, filepath.Join(replayed, name)); got != want[name] {
+		if got, _ := walk(t, filepath.Join(replayed, name), since); got != want[name] {
 			t.Fatalf("%s in a directory (+ replayed, - received):\n%s", name, diff(got, want[name]))
 		}
 	}
@@ -256,7 +257,7 @@ func (c *testCase) compareTrees(t *testing.T, streams [][]byte, whole bool) {
 		if want[s.Path] == "" {
 			continue
 		}
-		if got := walkMemory(t, s); got != want[s.Path] {
+		if got := walkMemory(t, s, now[s.Path]); got != want[s.Path] {
 			t.Fatalf("%s in memory (+ replayed, - received):\n%s", s.Path, diff(got, want[s.Path]))
 		}
 	}
@@ -332,8 +333,9 @@ func (c *testCase) special(t *testing.T) {
 	}
 }
 
-// walkMemory describes a subvolume in the words of walk.
-func walkMemory(t *testing.T, s *sendstream.Subvolume) string {
+// walkMemory describes a subvolume in the words of walk; now are the directories
+// whose mtime the stream leaves open.
+func walkMemory(t *testing.T, s *sendstream.Subvolume, now map[string]bool) string {
 	t.Helper()
 	letters := map[uint32]string{sendstream.ModeSocket: "s", sendstream.ModeSymlink: "l", sendstream.ModeRegular: "f",
 		sendstream.ModeBlock: "b", sendstream.ModeDir: "d", sendstream.ModeChar: "c", sendstream.ModeFifo: "p"}
@@ -351,8 +353,12 @@ func walkMemory(t *testing.T, s *sendstream.Subvolume) string {
 			size = fmt.Sprint(len(f.Dest))
 		}
 		for _, path := range paths {
-			lines = append(lines, fmt.Sprintf("%q is %s %o owner %d:%d links %d as %q size %s mtime %d.%09d0 to %q", path,
-				letters[f.Mode&sendstream.ModeType], f.Mode&0o7777, f.UID, f.GID, f.Nlink, paths[0], size, f.Mtime.Sec, f.Mtime.Nsec, f.Dest))
+			mtime := fmt.Sprintf("%d.%09d0", f.Mtime.Sec, f.Mtime.Nsec)
+			if now[path] {
+				mtime = "now"
+			}
+			lines = append(lines, fmt.Sprintf("%q is %s %o owner %d:%d links %d as %q size %s mtime %s to %q", path,
+				letters[f.Mode&sendstream.ModeType], f.Mode&0o7777, f.UID, f.GID, f.Nlink, paths[0], size, mtime, f.Dest))
 			switch f.Mode & sendstream.ModeType {
 			case sendstream.ModeRegular:
 				h := sha256.New()

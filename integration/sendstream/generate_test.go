@@ -4,6 +4,7 @@ package sendstream_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -156,7 +157,7 @@ var operations = []operation{
 		if !ok {
 			return errPass
 		}
-		return os.WriteFile(path, g.data(g.size()), fs.FileMode(g.r.IntN(0o1000)))
+		return writeFile(path, g.data(g.size()), fs.FileMode(g.r.IntN(0o1000)))
 	}},
 	{6, "unlink", func(g *generator) error {
 		path, ok := g.pick(notDir)
@@ -173,7 +174,7 @@ var operations = []operation{
 		if err := os.Remove(path); err != nil {
 			return err
 		}
-		return os.WriteFile(path, g.data(g.size()), 0o600)
+		return writeFile(path, g.data(g.size()), 0o600)
 	}},
 	{8, "rename", func(g *generator) error {
 		from, ok := g.pick(isAny)
@@ -260,7 +261,8 @@ var operations = []operation{
 			return errPass
 		}
 		mode := []uint32{unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK}[g.r.IntN(4)]
-		dev := unix.Mkdev(uint32(g.r.IntN(4096)), uint32(g.r.IntN(1<<20)))
+		// Majors that no driver has: the tree holds nodes that open nothing.
+		dev := unix.Mkdev(uint32(2048+g.r.IntN(2048)), uint32(g.r.IntN(1<<20)))
 		return unix.Mknod(path, mode|uint32(g.r.IntN(0o1000)), int(dev))
 	}},
 	{6, "reflink", func(g *generator) error { return g.reflink() }},
@@ -381,7 +383,7 @@ var operations = []operation{
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(path+".1", b, 0o644); err != nil {
+		if err := writeFile(path+".1", b, 0o644); err != nil {
 			return err
 		}
 		return os.Truncate(path, 0)
@@ -481,6 +483,17 @@ func (g *generator) reflink() error {
 	})
 }
 
+// writeFile creates or overwrites a file. It follows no link that an earlier
+// operation made, and does not wait for a reader of a pipe.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
 // rotate moves log.1 to log.2, log to log.1, and begins a new log, as logrotate
 // does.
 func (g *generator) rotate() error {
@@ -494,7 +507,7 @@ func (g *generator) rotate() error {
 			return err
 		}
 	}
-	return os.WriteFile(log, g.data(g.size()), 0o640)
+	return writeFile(log, g.data(g.size()), 0o640)
 }
 
 // run does n operations.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // walk describes the tree below dir by what find, stat, sha256sum and getfattr
@@ -17,20 +18,28 @@ import (
 // nothing of the package under test has a part in it. Files of several names
 // are told apart by the first of their names, not by inode numbers. Sizes of
 // directories, which depend on history, and ctimes are left out.
-func walk(t testing.TB, dir string) string {
+//
+// A stream does not always set the mtime of a directory in which it changed
+// names last. Then it is the time of the replay, at or after since: the line
+// says "now", and the path is in the set returned.
+func walk(t testing.TB, dir string, since time.Time) (string, map[string]bool) {
 	t.Helper()
 	type file struct{ path, line string }
 	var files []file
+	now := map[string]bool{}
 	first := map[string]string{} // by inode, the least path
 
 	// Fields end with a NUL, so that names may hold anything.
 	fields := strings.Split(output(t, dir, "find", ".", "-printf", `%P\0%i\0%y\0%m\0%U\0%G\0%n\0%s\0%T@\0%l\0`), "\x00")
 	var regular, devices []string
 	for ; len(fields) > 10; fields = fields[10:] {
-		path, inode, typ, size := fields[0], fields[1], fields[2], fields[7]
+		path, inode, typ, size, mtime := fields[0], fields[1], fields[2], fields[7], fields[8]
 		switch typ {
 		case "d":
 			size = "-"
+			if sec, err := strconv.ParseFloat(mtime, 64); err == nil && sec >= float64(since.UnixNano())/1e9 {
+				mtime, now[path] = "now", true
+			}
 		case "f":
 			regular = append(regular, path)
 		case "b", "c":
@@ -40,7 +49,7 @@ func walk(t testing.TB, dir string) string {
 			first[inode] = path
 		}
 		files = append(files, file{path, fmt.Sprintf("%q is %s %s owner %s:%s links %s (as INODE%s) size %s mtime %s to %q",
-			path, typ, fields[3], fields[4], fields[5], fields[6], inode, size, fields[8], fields[9])})
+			path, typ, fields[3], fields[4], fields[5], fields[6], inode, size, mtime, fields[9])})
 	}
 	var lines []string
 	for _, f := range files {
@@ -73,7 +82,7 @@ func walk(t testing.TB, dir string) string {
 		}
 	}
 	sort.Strings(lines)
-	return strings.Join(lines, "\n") + "\n"
+	return strings.Join(lines, "\n") + "\n", now
 }
 
 // unquote undoes the quoting of getfattr: three octal digits after a backslash.

@@ -49,10 +49,7 @@ func dumpSample() []Command {
 	for n := 20; n < 40; n++ { // around the width of the column
 		cmds = append(cmds, &Truncate{Path: bytes.Repeat([]byte("p"), n)}, &Unlink{Path: bytes.Repeat([]byte("p"), n)})
 	}
-	for _, c := range sample(3)[3:] {
-		cmds = append(cmds, c)
-	}
-	return cmds
+	return append(cmds, sample(3)[3:]...)
 }
 
 // The golden files are the output of btrfs receive --dump of the releases that
