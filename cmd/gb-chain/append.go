@@ -45,6 +45,7 @@ Examples:
 			&cli.StringFlag{Name: "format", Value: "event", Usage: "`FORMAT` of the lines: event, " + strings.Join(intake.Formats(), ", ")},
 			&cli.StringFlag{Name: "source", Usage: "`SOURCE` of the events of --format text"},
 			&cli.StringFlag{Name: "type", Usage: "`TYPE` of the events of --format text"},
+			&cli.Int64Flag{Name: "after-seq", Value: -1, Usage: "leave out kernel messages up to number `N`, with --format kmsg"},
 			&cli.BoolFlag{Name: "receipts", Usage: "print index and leaf hash of each event as JSON, once it is durable"},
 		},
 		Action: runAppend,
@@ -54,7 +55,9 @@ Examples:
 func runAppend(c *cli.Context) error {
 	o := chain.FeedOptions{Peer: self(), WantLeaves: c.Bool("receipts")}
 	if format := c.String("format"); format != "event" {
-		convert, err := intake.New(format, intake.Options{Source: c.String("source"), Type: c.String("type"), Boot: bootTime()})
+		after := c.Int64("after-seq")
+		convert, err := intake.New(format, intake.Options{Source: c.String("source"), Type: c.String("type"), Boot: bootTime(),
+			After: uint64(max(after, 0)), HasAfter: after >= 0})
 		if err != nil {
 			return cli.Usagef("--format: %w, or event", err)
 		}

@@ -23,8 +23,11 @@ type Writers map[uint32][]string
 //
 // "*" stands for every source. The file must belong to root and be writable
 // for nobody else, since it decides what the log believes. A file that does
-// not exist is the nil Writers.
+// not exist, and an empty path, is the nil Writers.
 func LoadWriters(path string) (Writers, error) {
+	if path == "" {
+		return nil, nil
+	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

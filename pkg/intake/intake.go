@@ -28,6 +28,8 @@ type Options struct {
 	Type     string // of text, "line" if empty
 	Severity string
 	Boot     time.Time // of kmsg: when its clock started
+	After    uint64    // of kmsg: leave out records up to this sequence number,
+	HasAfter bool      // if this is set
 }
 
 // Formats returns the names of the formats, sorted.

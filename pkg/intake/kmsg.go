@@ -3,6 +3,7 @@ package intake
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 // record before them with KEY=VALUE and are left out. Non-printable bytes are
 // written as \xNN by the kernel.
 func kmsg(o Options) Converter {
+	boot := readBootID()
 	return func(line []byte) ([]byte, error) {
 		if len(line) > 0 && line[0] == ' ' {
 			return nil, nil
@@ -34,11 +36,14 @@ func kmsg(o Options) Converter {
 			return nil, fmt.Errorf("not a record of /dev/kmsg: %.60q", line)
 		}
 		text := clean(string(message), maxMessage)
-		if text == "" {
+		if text == "" || o.HasAfter && sequence <= o.After {
 			return nil, nil
 		}
 		e := out{Source: "kernel", Type: "kernel.message", Severity: severities[prefix&7], Message: text,
 			Data: map[string]any{"seq": sequence, "facility": prefix >> 3, "monotonic_us": us}}
+		if boot != "" {
+			e.Data["boot_id"] = boot
+		}
 		if subsystem, _, ok := strings.Cut(text, ": "); ok && len(subsystem) <= 40 && !strings.Contains(subsystem, " ") {
 			e.Subject = subsystem
 		}
@@ -47,4 +52,14 @@ func kmsg(o Options) Converter {
 		}
 		return e.line()
 	}
+}
+
+// readBootID returns the id of this boot, in which a record's sequence number
+// means something.
+func readBootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
