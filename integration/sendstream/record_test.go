@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && record
 
 package sendstream_test
 
@@ -22,10 +22,13 @@ var record = flag.String("record", "", "record streams into this directory, whic
 
 // TestRecord makes the recorded streams in pkg/sendstream/testdata, each a full
 // and an incremental one, and what find and sha256sum say of the two subvolumes
-// that btrfs receive made of it.
+// that btrfs receive made of it. It is no test of anything, so it is built with
+// its tag only:
+//
+//	go test -tags record ./integration/sendstream -run TestRecord -record $PWD/pkg/sendstream/testdata
 func TestRecord(t *testing.T) {
 	if *record == "" {
-		t.Skip("records streams with -record DIRECTORY")
+		t.Fatal("-record DIRECTORY is missing")
 	}
 	require.Tool(t, "btrfs")
 	for _, kind := range []struct {

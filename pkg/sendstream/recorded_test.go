@@ -17,7 +17,7 @@ import (
 // The streams in testdata were sent by a kernel from file systems that store
 // data plain and in each compression. The .tree files are what find and
 // sha256sum said of the subvolumes that btrfs receive made of them
-// (integration/sendstream, TestRecord).
+// (integration/sendstream, TestRecord, built with the tag record).
 func TestRecordedStreams(t *testing.T) {
 	streams, err := filepath.Glob("testdata/*.stream")
 	if err != nil || len(streams) != 5 {
