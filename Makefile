@@ -89,8 +89,10 @@ fuzz:
 torture: build
 	GB_TORTURE=1 $(GO) run ./integration/testreport -- -timeout 12h ./...
 
+# For one comparison: make bench BENCH='-run append/btrfs'.
+BENCH ?=
 bench: build
-	$(GO) run ./integration/bench
+	$(GO) run ./integration/bench -bin bin $(BENCH)
 
 run: build
 	@mkdir -p bin

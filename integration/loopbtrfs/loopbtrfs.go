@@ -39,65 +39,99 @@ type Options struct {
 func Mount(t testing.TB, o Options) string {
 	t.Helper()
 	require.Root(t)
+	o = o.withDefaults()
+	require.Tool(t, "mkfs."+o.FS)
+	require.Tool(t, "mount")
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		require.Skip(t, "needs loop devices: "+err.Error())
+	}
+	mnt, takeDown, err := Make(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := takeDown(); err != nil {
+			t.Error(err)
+		}
+	})
+	return mnt
+}
+
+func (o Options) withDefaults() Options {
 	if o.FS == "" {
 		o.FS = "btrfs"
 	}
 	if o.Size == 0 {
 		o.Size = 1 << 30
 	}
-	mkfs := require.Tool(t, "mkfs."+o.FS)
-	mount := require.Tool(t, "mount")
-	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		require.Skip(t, "needs loop devices: "+err.Error())
-	}
+	return o
+}
 
+// Make is Mount for programs that are no tests. The caller takes the file
+// system down.
+func Make(o Options) (mnt string, takeDown func() error, err error) {
+	o = o.withDefaults()
 	// Not t.TempDir: were the unmount to fail, its removal would reach into
 	// the mounted file system.
 	dir, err := os.MkdirTemp("", "gb-loop-")
 	if err != nil {
-		t.Fatal(err)
+		return "", nil, err
 	}
-	t.Cleanup(func() {
+	mnt = filepath.Join(dir, "mnt")
+	remove := func() error {
 		os.Remove(filepath.Join(dir, "image"))
-		os.Remove(filepath.Join(dir, "mnt"))
-		if err := os.Remove(dir); err != nil {
-			t.Errorf("remove %s: %v", dir, err)
+		os.Remove(mnt)
+		return os.Remove(dir)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, remove())
 		}
-	})
+	}()
 	image, err := os.OpenFile(filepath.Join(dir, "image"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return "", nil, err
 	}
 	defer image.Close()
 	if err := image.Truncate(o.Size); err != nil {
-		t.Fatal(err)
+		return "", nil, err
 	}
-	args := append([]string{"-q"}, o.MkfsArgs...)
-	if out, err := exec.Command(mkfs, append(args, image.Name())...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", mkfs, err, out)
+	if err := command("mkfs."+o.FS, append(append([]string{"-q"}, o.MkfsArgs...), image.Name())...); err != nil {
+		return "", nil, err
 	}
 	device, err := attach(image)
 	if err != nil {
-		t.Fatalf("loop device for %s: %v", image.Name(), err)
+		return "", nil, fmt.Errorf("loop device for %s: %w", image.Name(), err)
 	}
 	defer device.Close() // once mounted, the mount keeps it attached
-	mnt := filepath.Join(dir, "mnt")
 	if err := os.Mkdir(mnt, 0o755); err != nil {
-		t.Fatal(err)
+		return "", nil, err
 	}
-	args = []string{"-t", o.FS}
+	args := []string{"-t", o.FS}
 	if o.MountOptions != "" {
 		args = append(args, "-o", o.MountOptions)
 	}
-	if out, err := exec.Command(mount, append(args, device.Name(), mnt)...).CombinedOutput(); err != nil {
-		t.Fatalf("mount -t %s %s: %v\n%s", o.FS, device.Name(), err, out)
+	if err := command("mount", append(args, device.Name(), mnt)...); err != nil {
+		return "", nil, err
 	}
-	t.Cleanup(func() {
+	return mnt, func() error {
 		if err := unmount(mnt); err != nil {
-			t.Errorf("unmount %s: %v", mnt, err)
+			return fmt.Errorf("unmount %s: %w", mnt, err)
 		}
-	})
-	return mnt
+		return remove()
+	}, nil
+}
+
+// command runs a program, which may be in root's directories only.
+func command(name string, args ...string) error {
+	path, err := require.Find(name)
+	if err != nil {
+		return err
+	}
+	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
+	}
+	return nil
 }
 
 // attach attaches image to a free loop device. Between asking for a free one

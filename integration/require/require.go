@@ -27,17 +27,26 @@ func Root(t testing.TB) {
 // returns where it is.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
+	path, err := Find(name)
+	if err != nil {
+		Skip(t, "needs the program "+name)
+	}
+	return path
+}
+
+// Find returns where the program name is: on PATH, or in root's directories,
+// which an ordinary user's PATH leaves out.
+func Find(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {
-		return path
+		return path, nil
 	}
 	for _, dir := range []string{"/usr/local/sbin/", "/usr/sbin/", "/sbin/"} {
 		if path, err := exec.LookPath(dir + name); err == nil {
-			return path
+			return path, nil
 		}
 	}
-	Skip(t, "needs the program "+name)
-	return ""
+	return "", err
 }
 
 // Skip skips the test because of reason, or fails it under GB_REQUIRE=all.
