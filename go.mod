@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/containerd/btrfs/v2 v2.0.0
 	github.com/klauspost/compress v1.20.3
+	github.com/rogpeppe/go-internal v1.16.0
 	github.com/urfave/cli/v2 v2.27.7
 	golang.org/x/mod v0.42.0
 	golang.org/x/sys v0.49.0

@@ -19,9 +19,6 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/record"
 )
 
-// lockWait is how long a writer waits for another one to finish.
-const lockWait = 10 * time.Second
-
 func appendCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "append",
@@ -41,7 +38,7 @@ Examples:
    printf '{"source":"demo","type":"note","message":"hello"}\n' | gb-chain append --log L -
    gb-chain append --format journald -- journalctl -f -o json`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(), socketFlag(),
+			logFlag(), keysFlag(), socketFlag(), waitFlag(),
 			&cli.StringFlag{Name: "format", Value: "event", Usage: "`FORMAT` of the lines: event, " + strings.Join(intake.Formats(), ", ")},
 			&cli.StringFlag{Name: "source", Usage: "`SOURCE` of the events of --format text"},
 			&cli.StringFlag{Name: "type", Usage: "`TYPE` of the events of --format text"},
@@ -186,7 +183,7 @@ func openSink(c *cli.Context) (sink, error) {
 		return nil, cli.WithHint(err, "no daemon for this log answers at "+names.ChainSocket+" either; name its socket with --socket")
 	}
 	// Perhaps another append that ends soon.
-	o.Wait = lockWait
+	o.Wait = c.Duration("wait")
 	if l, err = chain.Open(dir, c.String("keys"), o); err != nil {
 		if errors.Is(err, durable.ErrLocked) {
 			return nil, cli.WithHint(err, "if a daemon has the log, name its socket with --socket")

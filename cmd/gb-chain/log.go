@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
@@ -18,6 +19,10 @@ func logFlag() cli.Flag {
 func keysFlag() cli.Flag {
 	return &cli.StringFlag{Name: "keys", EnvVars: []string{"GB_KEYS"}, Value: names.KeysDir,
 		Usage: "`DIR` of the secret keys, outside of the log and of every snapshot"}
+}
+
+func waitFlag() cli.Flag {
+	return &cli.DurationFlag{Name: "wait", Value: 10 * time.Second, Usage: "how long to wait, at most, until another writer has ended: a `DURATION`"}
 }
 
 func vkeyFlag() cli.Flag {

@@ -24,7 +24,8 @@ acknowledged survives a crash; what was signed can't be changed unseen.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 verification
 failed, 75 temporary, try again.`,
 		Commands: []*cli.Command{
-			initCommand(), appendCommand(), serveCommand(), queryCommand(), verifyCommand(), checkpointCommand(), keyCommand(),
+			initCommand(), appendCommand(), serveCommand(), queryCommand(), verifyCommand(),
+			proveCommand(), checkCommand(), checkpointCommand(), keyCommand(), exportCommand(), rotateKeyCommand(),
 		},
 	}
 }

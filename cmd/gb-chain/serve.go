@@ -35,7 +35,7 @@ Example:
 
    gb-chain serve --log L --socket /run/ghostbridge/chain.sock`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(), socketFlag(),
+			logFlag(), keysFlag(), socketFlag(), waitFlag(),
 			&cli.StringFlag{Name: "writers", EnvVars: []string{"GB_WRITERS"}, Value: names.WritersFile, Usage: "`FILE` that says who may write what"},
 		},
 		Action: runServe,
@@ -51,7 +51,7 @@ func runServe(c *cli.Context) error {
 		return err
 	}
 	o := options()
-	o.Wait = lockWait
+	o.Wait = c.Duration("wait")
 	l, err := chain.Open(c.String("log"), c.String("keys"), o)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/ghostbridge/ghostbridge/pkg/names"
@@ -16,6 +17,11 @@ func (e *configError) Error() string { return e.err.Error() }
 func (e *configError) Unwrap() error { return e.err }
 func (e *configError) ExitCode() int { return 2 }
 func (e *configError) Hint() string  { return e.hint }
+
+// errNoLog says that a directory holds no log.
+func errNoLog() error {
+	return &configError{errors.New("there is no log here"), "gb-chain init --log DIR --origin NAME makes one"}
+}
 
 // A DamagedError says that a log contradicts its own checkpoint or the last
 // one signed here: exit code 3. The writer refuses such a log.

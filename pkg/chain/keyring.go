@@ -70,6 +70,9 @@ func scanKeyring(fsys fs.FS) (ring *layout.Keyring, lines []byte, err error) {
 		}
 		f.Close()
 	}
+	if ring == nil && len(ns) == 0 {
+		return nil, nil, errNoLog()
+	}
 	if ring == nil {
 		return nil, nil, errors.New("log has no first event")
 	}

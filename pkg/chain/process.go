@@ -2,6 +2,7 @@ package chain
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -48,6 +49,9 @@ func Writing(dir string) (live, frozen bool, err error) {
 	lock, err := durable.TryLock(dir)
 	if errors.Is(err, durable.ErrLocked) {
 		return true, false, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, false, errNoLog()
 	}
 	if err != nil {
 		return false, false, err

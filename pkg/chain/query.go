@@ -187,8 +187,8 @@ func (q *query) prepare() error {
 	if q.segs, err = segments(q.fsys); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	if len(q.segs) == 0 {
-		return &configError{errors.New("there is no log here"), "gb-chain init --log DIR --origin NAME makes one"}
+	if len(q.segs) == 0 && q.note == nil {
+		return errNoLog()
 	}
 	data, err := readOptional(q.fsys, layout.Seals)
 	if err != nil {

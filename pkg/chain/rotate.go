@@ -78,12 +78,20 @@ func (l *Log) newEpoch(by *merkle.Signer, slot int, recovery bool) error {
 		return err
 	}
 	if err := l.keys.epoch.write(slot, &epochSlot{number, next}); err != nil {
-		return fmt.Errorf("epoch key: %w", err)
+		return l.note(fmt.Errorf("epoch key: %w", err))
 	}
-	if err := l.appendOwn(draft); err != nil {
-		return err
+	before := l.Size()
+	err = l.appendOwn(draft)
+	if err == nil {
+		err = l.finishRotation()
 	}
-	return l.finishRotation()
+	if err != nil && l.Size() > before && l.failed == nil {
+		// The new key's event is durable and the checkpoint over it may not
+		// be: an event behind it would leave the old epoch without its last
+		// checkpoint for ever. The next Open finishes.
+		l.failed = fmt.Errorf("rotation of the epoch key of %s was interrupted: %w", l.dir, err)
+	}
+	return err
 }
 
 // finishRotation brings the newest epoch's beginning to its end: the
@@ -110,7 +118,7 @@ func (l *Log) finishRotation() error {
 		return nil // a lost key is reported when a checkpoint is due
 	}
 	if err := l.keys.epoch.write(1-current, nil); err != nil {
-		return fmt.Errorf("destroy the old epoch key: %w", err)
+		return l.note(fmt.Errorf("destroy the old epoch key: %w", err))
 	}
 	return nil
 }

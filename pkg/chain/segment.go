@@ -60,6 +60,9 @@ func (l *lineReader) next() ([]byte, error) {
 // segments returns the numbers of the segments in a log directory, in order.
 func segments(fsys fs.FS) ([]int64, error) {
 	entries, err := fs.ReadDir(fsys, ".")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoLog()
+	}
 	if err != nil {
 		return nil, err
 	}

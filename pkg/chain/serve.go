@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -42,7 +43,14 @@ type Server struct {
 	queued int64      // bytes in queue
 	room   *sync.Cond // on mu: queued went down, or closing
 	wake   chan struct{}
+	rotate chan chan rotated
+	ended  chan struct{} // closed when the committer has ended
 	closed bool
+}
+
+type rotated struct {
+	epoch int64
+	err   error
 }
 
 // A request is one batch of one connection on its way to the log.
@@ -67,6 +75,8 @@ func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
 	}
 	s.room = sync.NewCond(&s.mu)
 	s.wake = make(chan struct{}, 1)
+	s.rotate = make(chan chan rotated)
+	s.ended = make(chan struct{})
 	// stop ends the committer after the producers have ended, drop ends the
 	// producers.
 	reading, drop := context.WithCancel(ctx)
@@ -125,6 +135,7 @@ func (s *Server) commitLoop(stop <-chan struct{}) error {
 		if publishing {
 			err = errors.Join(err, (<-published)())
 		}
+		close(s.ended)
 		return err
 	}
 	for {
@@ -160,6 +171,25 @@ func (s *Server) commitLoop(stop <-chan struct{}) error {
 				continue
 			}
 			if s.Signed != nil {
+				s.Signed(s.Log.last.Size)
+			}
+		case answer := <-s.rotate:
+			if publishing {
+				publishing = false
+				if err := (<-published)(); err != nil {
+					answer <- rotated{0, err}
+					if s.Log.failed != nil {
+						return finish(err)
+					}
+					continue
+				}
+			}
+			err := s.Log.RotateKey()
+			answer <- rotated{s.Log.ring.Epochs() - 1, err}
+			if s.Log.failed != nil {
+				return finish(s.Log.failed)
+			}
+			if err == nil && s.Signed != nil {
 				s.Signed(s.Log.last.Size)
 			}
 		case <-stop:
@@ -330,7 +360,7 @@ func (p *producer) store(b *Batch, lines []int64) error {
 // control takes a line that is no event. It is called while a batch is read
 // and acts when that batch is stored.
 func (p *producer) control(line []byte) (taken bool, err error) {
-	if !bytes.HasPrefix(line, []byte(`{"hello":`)) && !bytes.HasPrefix(line, []byte(`{"lost":`)) {
+	if !bytes.HasPrefix(line, []byte(`{"hello":`)) && !bytes.HasPrefix(line, []byte(`{"lost":`)) && !bytes.HasPrefix(line, []byte(`{"rotate":`)) {
 		return false, nil
 	}
 	var c record.Control
@@ -344,6 +374,8 @@ func (p *producer) control(line []byte) (taken bool, err error) {
 		p.pending = append(p.pending, func() error { return p.hello(*c.Hello) })
 	case c.Lost != nil:
 		p.pending = append(p.pending, func() error { return p.lost(*c.Lost) })
+	case c.Rotate != nil:
+		p.pending = append(p.pending, p.rotateKey)
 	}
 	return true, nil
 }
@@ -392,6 +424,23 @@ func (p *producer) lost(l record.Lost) error {
 		return b.Err
 	}
 	return p.answer(record.Ack{First: b.First, Last: b.First})
+}
+
+func (p *producer) rotateKey() error {
+	if p.peer.UID != 0 && int(p.peer.UID) != os.Getuid() {
+		return &configError{fmt.Errorf("uid %d may not rotate the key", p.peer.UID), ""}
+	}
+	answer := make(chan rotated, 1)
+	select {
+	case p.server.rotate <- answer:
+	case <-p.server.ended:
+		return errors.New("the log is closed")
+	}
+	r := <-answer
+	if r.err != nil {
+		return r.err
+	}
+	return p.write(map[string]any{"rotated": map[string]int64{"epoch": r.epoch}})
 }
 
 func (p *producer) answer(a record.Ack) error {

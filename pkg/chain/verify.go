@@ -141,7 +141,7 @@ func (v *verifier) run(ctx context.Context) error {
 	v.report.Segments = len(present)
 	if len(present) == 0 {
 		if v.covered == 0 {
-			return &configError{errors.New("no log: there are no segments and no checkpoint"), ""}
+			return errNoLog()
 		}
 		v.fault(FaultTruncated, 0, v.covered-1, "there are no segments")
 		return nil

@@ -24,6 +24,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // A SyncError is a failed fsync or fdatasync: what was written may be lost
@@ -95,6 +97,20 @@ func SyncDir(dir string) error {
 	defer d.Close()
 	if err := d.Sync(); err != nil {
 		return &SyncError{err}
+	}
+	return nil
+}
+
+// SyncFS makes everything that was written to the file system of dir durable:
+// syncfs(2), for many files at once that nobody waits for one by one.
+func SyncFS(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return &SyncError{&fs.PathError{Op: "syncfs", Path: dir, Err: err}}
 	}
 	return nil
 }

@@ -53,10 +53,15 @@ type Lost struct {
 	Source string    `json:"source,omitempty"`
 }
 
+// A Rotate asks the daemon to begin a new epoch, as {"rotate":{}}; root and
+// the daemon's own user may. The answer is {"rotated":{"epoch":N}}.
+type Rotate struct{}
+
 // A Control is a line that is no event. Exactly one field is set.
 type Control struct {
-	Hello *Hello `json:"hello,omitempty"`
-	Lost  *Lost  `json:"lost,omitempty"`
+	Hello  *Hello  `json:"hello,omitempty"`
+	Lost   *Lost   `json:"lost,omitempty"`
+	Rotate *Rotate `json:"rotate,omitempty"`
 }
 
 // An Ack is a line of the daemon: the events from First to Last are durable,
@@ -210,6 +215,30 @@ func (c *Client) ReportLost(l Lost) error {
 		return err
 	}
 	return c.await(1, nil)
+}
+
+// RotateKey has the daemon begin a new epoch and returns its number.
+func (c *Client) RotateKey() (epoch int64, err error) {
+	if err := c.control(Control{Rotate: &Rotate{}}); err != nil {
+		return 0, err
+	}
+	line, err := c.r.ReadBytes('\n')
+	if err != nil {
+		return 0, &UnavailableError{c.socket, err}
+	}
+	var answer struct {
+		Rotated *struct {
+			Epoch int64 `json:"epoch"`
+		} `json:"rotated"`
+		Ack
+	}
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return 0, fmt.Errorf("log daemon at %s: answer %.80q: %w", c.socket, line, err)
+	}
+	if answer.Rotated == nil {
+		return 0, &RefusedError{0, answer.Error, answer.Code}
+	}
+	return answer.Rotated.Epoch, nil
 }
 
 // await reads acknowledgements of n events.
