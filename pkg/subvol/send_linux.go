@@ -45,8 +45,14 @@ func (System) Send(ctx context.Context, j SendJob) error {
 			return errors.Join(err, target.Close(), closeIf(keep))
 		}
 	}
+	// After ctx has ended, the kernel may still be at it when the caller closes
+	// j.Out, so it writes to a descriptor of its own.
+	out, err := duplicate(j.Out)
+	if err != nil {
+		return errors.Join(pathError("send", j.Path, err), target.Close(), closeIf(keep))
+	}
 	// What fills the pipe decides how often the kernel has to wait.
-	unix.FcntlInt(j.Out.Fd(), unix.F_SETPIPE_SZ, 1<<20)
+	unix.FcntlInt(out.Fd(), unix.F_SETPIPE_SZ, 1<<20)
 
 	version := j.Version
 	if version == 0 {
@@ -54,15 +60,15 @@ func (System) Send(ctx context.Context, j SendJob) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		err := sendUnsignalled(target, j.Out, parent.ID, version)
+		err := sendUnsignalled(target, out, parent.ID, version)
 		if j.Version == 0 && version > 1 && (errors.Is(err, unix.EPROTO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
 			// The kernel checks version and flags before it writes anything.
-			err = sendUnsignalled(target, j.Out, parent.ID, 1)
+			err = sendUnsignalled(target, out, parent.ID, 1)
 		}
 		if err != nil {
 			err = pathError("send", j.Path, err)
 		}
-		done <- errors.Join(err, target.Close(), closeIf(keep))
+		done <- errors.Join(err, out.Close(), target.Close(), closeIf(keep))
 	}()
 	select {
 	case err := <-done:
@@ -70,6 +76,15 @@ func (System) Send(ctx context.Context, j SendJob) error {
 	case <-ctx.Done():
 		return fmt.Errorf("send %s: %w", j.Path, context.Cause(ctx))
 	}
+}
+
+// duplicate returns a second descriptor for f's open file.
+func duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 func closeIf(f *os.File) error {
