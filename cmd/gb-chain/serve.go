@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 )
 
 func socketFlag() *cli.StringFlag {
@@ -30,6 +32,9 @@ durable. Who may write which source is in a file that belongs to root:
 
 root and the daemon's own user may write everything, others nothing without
 it. A checkpoint is signed once a second when there is something new.
+
+Started by systemd it serves the sockets that it was started with, says when it
+is ready, and feeds the watchdog.
 
 Example:
 
@@ -56,21 +61,35 @@ func runServe(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path := c.String("socket")
-	if path == "" {
-		path = names.ChainSocket
-	}
-	listener, err := listen(path)
+	listeners, err := listeners(c.String("socket"))
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	logger := cli.Logger(c.App.ErrWriter)
-	logger.Info("serving", "log", c.String("log"), "origin", l.Keyring().Created.Origin, "size", l.Size(), "socket", path)
-	s := &chain.Server{Log: l, Writers: writers, Logger: logger}
-	err = s.Serve(c.Context, listener)
+	logger.Info("serving", "log", c.String("log"), "origin", l.Keyring().Created.Origin, "size", l.Size(), "socket", listeners[0].Addr())
+	var watchdog systemd.Watchdog
+	s := &chain.Server{Log: l, Writers: writers, Logger: logger, Alive: watchdog.Alive}
+	if _, err := systemd.Notify("READY=1"); err != nil {
+		logger.Warn("notify", "error", err)
+	}
+	defer context.AfterFunc(c.Context, func() { systemd.Notify("STOPPING=1") })()
+	err = s.Serve(c.Context, listeners...)
 	err = errors.Join(err, l.Close())
 	logger.Info("stopped", "size", l.Size())
 	return err
+}
+
+// listeners returns the sockets that systemd has passed, else one at path.
+func listeners(path string) ([]net.Listener, error) {
+	passed, err := systemd.Listeners()
+	if err != nil || len(passed) > 0 {
+		return passed, err
+	}
+	if path == "" {
+		path = names.ChainSocket
+	}
+	l, err := listen(path)
+	return []net.Listener{l}, err
 }
 
 // listen listens on a Unix socket that its owner and group may use. A socket

@@ -38,6 +38,10 @@ type Server struct {
 	// it must not block. May be nil.
 	Signed func(size int64)
 
+	// Alive is called once a second by the committer, which is thereby known
+	// not to hang in a write; it must not block. May be nil.
+	Alive func()
+
 	mu     sync.Mutex
 	queue  []*request
 	queued int64      // bytes in queue
@@ -145,6 +149,9 @@ func (s *Server) commitLoop(stop <-chan struct{}) error {
 				return finish(err)
 			}
 		case <-tick.C:
+			if s.Alive != nil {
+				s.Alive()
+			}
 			if publishing {
 				continue
 			}
