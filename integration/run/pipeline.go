@@ -84,7 +84,7 @@ func (p *pipeline) start() error {
 		}
 		p.recorders = append(p.recorders, r)
 	}
-	p.take, err = p.spawn(names.GBSnap, "take", "--every", "1s", "--snapshots", p.snapshots(), p.source())
+	p.take, err = p.spawn(names.GBSnap, "take", "--every", "1s", "--snapshots", p.snapshots(), "--run", p.run, p.source())
 	return err
 }
 
@@ -288,7 +288,7 @@ func (p *pipeline) finish() error {
 	p.recorders = nil
 	errs = append(errs, p.take.stop(), p.serve.stop())
 	p.take, p.serve = nil, nil
-	if _, err := p.output(names.GBSnap, "take", "--snapshots", p.snapshots(), p.source()); err != nil {
+	if _, err := p.output(names.GBSnap, "take", "--snapshots", p.snapshots(), "--run", p.run, p.source()); err != nil {
 		errs = append(errs, err)
 	}
 	err := p.ship()

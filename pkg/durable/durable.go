@@ -141,21 +141,11 @@ type Lock struct{ f *os.File }
 // TryLock takes the lock on path, which must exist, without waiting. It
 // returns an error that wraps ErrLocked if somebody else has it.
 func TryLock(path string) (*Lock, error) {
-	return lock(path, syscall.LOCK_EX|syscall.LOCK_NB)
-}
-
-func lock(path string, how int) (*Lock, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR {
-			break
-		}
-	}
-	if err != nil {
+	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if err == syscall.EWOULDBLOCK {
 			err = ErrLocked
@@ -163,6 +153,23 @@ func lock(path string, how int) (*Lock, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return &Lock{f}, nil
+}
+
+// WaitLock takes an exclusive flock(2) on f, waiting for it. It is released
+// when f is closed.
+func WaitLock(f *os.File) error {
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := syscall.Flock(int(f.Fd()), how); err != syscall.EINTR {
+			return err
+		}
+	}
 }
 
 // Unlock releases the lock.

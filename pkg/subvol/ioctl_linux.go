@@ -324,3 +324,26 @@ func (s System) Written(dir string) (uint64, error) {
 	}
 	return sum, nil
 }
+
+// Inside says whether directory dir lies in the subvolume at path source, or
+// below it in another.
+func (System) Inside(dir, source string) (bool, error) {
+	var d, s unix.Stat_t
+	if err := unix.Stat(dir, &d); err != nil {
+		return false, pathError("stat", dir, err)
+	}
+	if err := unix.Stat(source, &s); err != nil {
+		return false, pathError("stat", source, err)
+	}
+	if d.Dev == s.Dev { // each subvolume has a device number of its own
+		return true, nil
+	}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return false, err
+	}
+	if source, err = filepath.EvalSymlinks(source); err != nil {
+		return false, err
+	}
+	return below(dir, source)
+}

@@ -302,3 +302,6 @@ func (m *Memory) Send(ctx context.Context, j SendJob) error {
 	_, err = fmt.Fprintf(j.Out, "%s from %s\n", j.UUID, j.ParentUUID)
 	return err
 }
+
+// Inside is as System's.
+func (m *Memory) Inside(dir, source string) (bool, error) { return below(dir, source) }

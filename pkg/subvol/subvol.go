@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -117,4 +119,16 @@ func (e *WrongSubvolumeError) Error() string {
 // pathError is an error of an operation on path, in the form of package os.
 func pathError(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+// below says whether path a is b or below it.
+func below(a, b string) (bool, error) {
+	a, err := filepath.Abs(a)
+	if err != nil {
+		return false, err
+	}
+	if b, err = filepath.Abs(b); err != nil {
+		return false, err
+	}
+	return a == b || strings.HasPrefix(a, strings.TrimSuffix(b, "/")+"/"), nil
 }

@@ -42,3 +42,6 @@ func (System) Stamp(context.Context, string) (Stamp, error) { return Stamp{}, Er
 
 // Send returns ErrUnsupported.
 func (System) Send(context.Context, SendJob) error { return ErrUnsupported }
+
+// Inside returns ErrUnsupported.
+func (System) Inside(_, _ string) (bool, error) { return false, ErrUnsupported }
