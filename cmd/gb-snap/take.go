@@ -109,9 +109,11 @@ func runTake(c *cli.Context) error {
 const metricsEvery = 15 * time.Second
 
 func loop(c *cli.Context, t *snap.Taker, every time.Duration) error {
-	if err := systemd.Notify("READY=1"); err != nil {
-		return fmt.Errorf("tell the service manager: %w", err)
+	if _, err := systemd.Notify("READY=1"); err != nil {
+		return err
 	}
+	var watchdog systemd.Watchdog
+	var statusAt time.Time
 	file := snap.TicksFile(c.String("run"), t.Store)
 	metrics := c.String("metrics")
 	var metricsAt time.Time
@@ -119,8 +121,12 @@ func loop(c *cli.Context, t *snap.Taker, every time.Duration) error {
 	l := &snap.Loop{Taker: t, Every: every, Each: func(k *snap.Ticks, o snap.Outcome, err error) {
 		failing.tick(err)
 		if err == nil {
-			if nerr := systemd.Notify(fmt.Sprintf("WATCHDOG=1\nSTATUS=%d snapshots, %d taken, %d ticks skipped", k.Live, k.Taken, k.Skipped)); nerr != nil {
-				failing.aside("watchdog", nerr)
+			watchdog.Alive()
+		}
+		if time.Since(statusAt) >= metricsEvery {
+			statusAt = time.Now()
+			if _, nerr := systemd.Notify(fmt.Sprintf("STATUS=%d snapshots, %d taken, %d ticks skipped", k.Live, k.Taken, k.Skipped)); nerr != nil {
+				failing.aside("status", nerr)
 			}
 		}
 		if perr := k.Publish(file); perr != nil {

@@ -23,6 +23,9 @@ func (r Row) String() string { return fmt.Sprintf("%dx%s", r.Count, formatEvery(
 // begins where it ends. In each slot of a row, which begins at a multiple of
 // Every in UTC, the first snapshot stays; as a slot of a coarse row begins
 // with one of a fine row, what a coarse row needs is never thinned out before.
+// In the first row one stays as well that is three quarters of Every younger
+// than the one before it: ticks that come once a period, just around the turn
+// of a slot, now fall two into one slot and now none.
 type Grid []Row
 
 var units = []struct {
@@ -204,6 +207,7 @@ func (p Policy) judge(plan []Verdict, now, future time.Time) {
 	}
 	sortByTime(byTime)
 	rank := newestRank(plan)
+	before := map[subvol.UUID]time.Time{}
 	for _, v := range byTime {
 		ref, ahead := now, v.Time.After(now)
 		if ahead {
@@ -221,6 +225,8 @@ func (p Policy) judge(plan []Verdict, now, future time.Time) {
 			}
 		}
 		n := rank[v.UUID]
+		paced := inGrid && row == p.Grid[0] && v.Time.Sub(before[v.Source()]) >= row.Every*3/4
+		before[v.Source()] = v.Time
 		switch {
 		case len(v.Held) > 0:
 			v.Keep, v.Reason = true, strings.Join(v.Held, ", ")
@@ -230,6 +236,8 @@ func (p Policy) judge(plan []Verdict, now, future time.Time) {
 			v.Keep, v.Reason = true, fmt.Sprintf("one of the newest %d", p.Keep)
 		case first:
 			v.Keep, v.Reason = true, fmt.Sprintf("first in its %s of %s", formatEvery(row.Every), row)
+		case paced:
+			v.Keep, v.Reason = true, fmt.Sprintf("one each %s of %s", formatEvery(row.Every), row)
 		case inGrid:
 			v.Reason = fmt.Sprintf("not the first in its %s of %s", formatEvery(row.Every), row)
 		case len(p.Grid) > 0:
