@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
@@ -26,23 +28,39 @@ func waitFlag() cli.Flag {
 }
 
 func vkeyFlag() cli.Flag {
-	return &cli.StringFlag{Name: "vkey", EnvVars: []string{"GB_VKEY"}, Usage: "the log's public `KEY` as gb-chain key prints it, or a file that holds it"}
+	return &cli.StringFlag{Name: "vkey", EnvVars: []string{"GB_VKEY"}, Usage: "the log's public `KEY` as gb-chain key prints it, or a file that holds it, or the output of key --json"}
 }
 
-// expectedKey returns the key that --vkey names, the zero Verifier if none.
-func expectedKey(c *cli.Context) (merkle.Verifier, error) {
+// expected is what --vkey says of the log's keys.
+type expected struct {
+	Log        merkle.Verifier `json:"vkey"`
+	FirstEpoch merkle.Verifier `json:"first_epoch_vkey"`
+	Recovery   merkle.Verifier `json:"recovery_vkey"`
+}
+
+// expectedKeys returns the keys that --vkey names, zero ones where it names
+// none.
+func expectedKeys(c *cli.Context) (k expected, err error) {
 	s := c.String("vkey")
 	if s == "" {
-		return merkle.Verifier{}, nil
+		return k, nil
 	}
 	if data, err := os.ReadFile(s); err == nil {
 		s = string(bytes.TrimSpace(data))
 	}
-	v, err := merkle.ParseVerifier(s)
-	if err != nil {
-		return v, cli.Usagef("--vkey: %w", err)
+	if strings.HasPrefix(s, "{") {
+		if err := json.Unmarshal([]byte(s), &k); err != nil {
+			return k, cli.Usagef("--vkey: %w", err)
+		}
+		if k.Log.IsZero() {
+			return k, cli.Usagef("--vkey: no vkey in the JSON object")
+		}
+		return k, nil
 	}
-	return v, nil
+	if k.Log, err = merkle.ParseVerifier(s); err != nil {
+		return k, cli.Usagef("--vkey: %w", err)
+	}
+	return k, nil
 }
 
 // self is this process as the writer of an event.

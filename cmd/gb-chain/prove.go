@@ -79,11 +79,11 @@ Example:
 }
 
 func runCheck(c *cli.Context) error {
-	key, err := expectedKey(c)
+	keys, err := expectedKeys(c)
 	if err != nil {
 		return err
 	}
-	if key.IsZero() {
+	if keys.Log.IsZero() {
 		return cli.WithHint(cli.Usagef("check wants the log's public key: --vkey"), "gb-chain key prints it on the log's host; it must not come with the proof")
 	}
 	if c.Args().Len() > 1 {
@@ -108,7 +108,7 @@ func runCheck(c *cli.Context) error {
 			line = line[:n-1]
 		}
 	}
-	p, err := chain.CheckProof(data, key, line)
+	p, err := chain.CheckProof(data, keys.Log, line)
 	if err != nil {
 		return err
 	}

@@ -87,9 +87,11 @@ func runQuery(c *cli.Context) error {
 }
 
 func queryOptions(c *cli.Context, now time.Time) (o chain.QueryOptions, err error) {
-	if o.Key, err = expectedKey(c); err != nil {
+	keys, err := expectedKeys(c)
+	if err != nil {
 		return o, err
 	}
+	o.Key = keys.Log
 	for name, t := range map[string]*time.Time{"since": &o.Since, "until": &o.Until} {
 		if s := c.String(name); s != "" {
 			if *t, err = chain.ParseTime(s, now); err != nil {

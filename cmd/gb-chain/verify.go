@@ -17,6 +17,10 @@ func verifyCommand() *cli.Command {
 each fault with its kind and index. Works while the log is written, and on a
 read-only snapshot. Exit code 3 on any fault.
 
+--vkey says whose log it must be. Given the output of key --json it also knows
+the first epoch key, so that not even who holds the log key could have started
+another log under it.
+
 A log that fits together may still be an earlier state of itself. --pin names
 a signed checkpoint or a cursor file that was kept elsewhere, which the log
 must agree with; without one it says that a rollback is not excluded.
@@ -36,11 +40,11 @@ Example:
 
 func runVerify(c *cli.Context) error {
 	dir := c.String("log")
-	key, err := expectedKey(c)
+	keys, err := expectedKeys(c)
 	if err != nil {
 		return err
 	}
-	o := chain.VerifyOptions{Key: key}
+	o := chain.VerifyOptions{Key: keys.Log, FirstEpochKey: keys.FirstEpoch, RecoveryKey: keys.Recovery}
 	for _, name := range c.StringSlice("pin") {
 		data, err := os.ReadFile(name)
 		if err != nil {

@@ -11,7 +11,8 @@
 // process or the machine; after a failed fsync the writer stops for good; two
 // writers never interleave (flock on the directory). A change to the log up to
 // the last checkpoint is found by Verify, and, up to the current epoch, even
-// if the intruder holds every key on the machine.
+// if the intruder holds every key on the machine, as long as the verifier
+// knows the log's first keys (VerifyOptions) or has a pin.
 //
 // Not guaranteed: that nobody replaces the whole directory, keys included, by
 // an earlier state of itself. Only a pin kept elsewhere (another host's

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -106,12 +107,12 @@ func latestCheckpoint(fsys fs.FS, ring *layout.Keyring) (signedCheckpoint, error
 	if latest != nil {
 		try(latest)
 	}
-	archive, err := readOptional(fsys, layout.Checkpoints)
+	archived, err := lastArchived(fsys)
 	if err != nil {
 		return best, err
 	}
-	if notes, _ := merkle.SplitNotes(archive); len(notes) > 0 {
-		try(notes[len(notes)-1])
+	if archived != nil {
+		try(archived)
 	}
 	if best.note == nil {
 		if len(errs) == 0 {
@@ -120,6 +121,47 @@ func latestCheckpoint(fsys fs.FS, ring *layout.Keyring) (signedCheckpoint, error
 		return best, fmt.Errorf("no valid checkpoint: %w", errors.Join(errs...))
 	}
 	return best, nil
+}
+
+// lastArchived returns the last whole note of the archive of checkpoints, nil
+// if there is none. It reads the archive's end only: that grows by a note a
+// minute for ever.
+func lastArchived(fsys fs.FS) ([]byte, error) {
+	f, err := fsys.Open(layout.Checkpoints)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// Two notes and a torn one fit, however many signatures they have.
+	const window = 32 << 10
+	if s, ok := f.(io.Seeker); ok && info.Size() > window {
+		if _, err := s.Seek(-window, io.SeekEnd); err != nil {
+			return nil, err
+		}
+	}
+	tail, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	// A note begins behind an empty line that follows a signature. The first
+	// ones in the window are tried until what is behind is whole notes.
+	for {
+		if notes, _ := merkle.SplitNotes(tail); len(notes) > 0 {
+			return notes[len(notes)-1], nil
+		}
+		_, rest, ok := bytes.Cut(tail, []byte("\n\n"))
+		if !ok {
+			return nil, nil
+		}
+		tail = rest
+	}
 }
 
 // ReadCreated returns the data of the log's first event: its origin and keys.

@@ -149,7 +149,9 @@ type QueryOptions struct {
 // and with the line of each as it is stored; neither may be kept. What it
 // reads it hashes: segments that can't match are skipped by their seals and
 // stand in the tree with the seal's root, so the verdict is about every byte
-// that was printed. An error that each returns ends the query.
+// that was printed. That no segment was passed over that should not have been
+// rests on the times in the seals, which Verify checks and Query does not. An
+// error that each returns ends the query.
 func Query(ctx context.Context, fsys fs.FS, o QueryOptions, each func(e *event.Event, line []byte) error) (Verdict, error) {
 	q := &query{ctx: ctx, fsys: fsys, o: o, each: each, trees: make(map[int64]*segmentScan)}
 	if err := q.prepare(); err != nil {
@@ -169,25 +171,37 @@ type query struct {
 	seals []layout.Seal
 	segs  []int64
 
-	note    []byte // the latest checkpoint, nil if there is none
+	latest  []byte // the file checkpoint, nil if there is none
+	note    []byte // the largest checkpoint, nil if there is none
 	size    int64  // of that checkpoint
 	trees   map[int64]*segmentScan
 	trouble string
 }
 
 func (q *query) prepare() error {
-	// The checkpoint first: everything else can only be ahead of it.
-	note, err := fs.ReadFile(q.fsys, layout.Checkpoint)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// The checkpoints first: everything else can only be ahead of them. A
+	// crash may leave the archive ahead of the latest one, and so does who
+	// puts back the latest one.
+	archived, err := lastArchived(q.fsys)
+	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	if c, err := merkle.ParseNote(note); err == nil {
-		q.note, q.size = note, c.Size
+	latest, err := readOptional(q.fsys, layout.Checkpoint)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	q.latest = latest
+	if latest != nil { // without it there is no verdict
+		for _, note := range [][]byte{latest, archived} {
+			if c, err := merkle.ParseNote(note); err == nil && (q.note == nil || c.Size > q.size) {
+				q.note, q.size = note, c.Size
+			}
+		}
 	}
 	if q.segs, err = segments(q.fsys); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	if len(q.segs) == 0 && q.note == nil {
+	if len(q.segs) == 0 && latest == nil {
 		return errNoLog()
 	}
 	data, err := readOptional(q.fsys, layout.Seals)
@@ -210,7 +224,24 @@ func (q *query) needed(n int64) bool {
 	return q.o.window(q.seals[n].Time)
 }
 
+// checkPresent says so if a segment that must be read is not there.
+func (q *query) checkPresent() {
+	end := max(int64(len(q.seals)), (q.size+layout.SegmentEvents-1)/layout.SegmentEvents)
+	have := make(map[int64]bool)
+	for _, n := range q.segs {
+		have[n] = true
+		end = max(end, n)
+	}
+	for n := int64(0); n < end; n++ {
+		if !have[n] && q.needed(n) {
+			q.notVerified("%s is missing", layout.SegmentName(n))
+			return
+		}
+	}
+}
+
 func (q *query) run() error {
+	q.checkPresent()
 	if !q.o.Reverse && q.o.Last <= 0 {
 		for _, n := range q.segs {
 			if !q.needed(n) {
@@ -388,6 +419,9 @@ func (q *query) judge() (Verdict, error) {
 		return no("the log's key is %s, not %s", ring.Created.LogKey, q.o.Key)
 	}
 	c, err := ring.Open(q.note)
+	if err == nil && !bytes.Equal(q.note, q.latest) {
+		_, err = ring.Open(q.latest)
+	}
 	if err != nil {
 		return no("%v", err)
 	}

@@ -35,6 +35,12 @@ type VerifyOptions struct {
 	// not whose it is.
 	Key merkle.Verifier
 
+	// FirstEpochKey and RecoveryKey are the other keys in the log's first
+	// event, if they are known from elsewhere. Whoever holds the log key can
+	// start another log under it, with epoch keys of its own; these, or a
+	// pin, tell that apart.
+	FirstEpochKey, RecoveryKey merkle.Verifier
+
 	// Pins must each be a state that the log has been in.
 	Pins []Pin
 
@@ -269,6 +275,7 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
 		return err
 	}
+	var misplaced []Fault
 	for k, s := range v.scans {
 		last := k == len(v.scans)-1
 		full := s.tree.Size() == layout.SegmentEvents
@@ -277,17 +284,20 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 			if err != nil {
 				return err
 			}
-			v.report.Faults = append(v.report.Faults, found...)
+			misplaced = append(misplaced, found...)
 			v.damaged = true
-		} else if s.torn > 0 && !v.o.Live && !v.o.Frozen {
+		} else if s.torn > 0 && s.first()+s.tree.Size() >= v.covered && !v.o.Live && !v.o.Frozen {
 			v.fault(FaultTorn, s.first()+s.tree.Size(), 0, "%d bytes without an end, never acknowledged; the next writer cuts them off", s.torn)
 		}
 	}
+	v.report.Faults = append(v.report.Faults, settle(misplaced)...)
 	return nil
 }
 
-// chainOfKeys follows the log's own events.
+// chainOfKeys follows the log's own events. Where events are damaged, the file
+// of epochs goes further: it vouches for itself.
 func (v *verifier) chainOfKeys() {
+	var broken *Fault
 	for _, s := range v.scans {
 		for _, e := range s.own {
 			if v.ring == nil {
@@ -299,31 +309,54 @@ func (v *verifier) chainOfKeys() {
 				v.ring = ring
 				continue
 			}
-			if err := v.ring.Observe(e); err != nil {
-				v.fault(FaultEpoch, e.Index, 0, "%v", err)
+			if err := v.ring.Observe(e); err != nil && broken == nil {
+				broken = &Fault{FaultEpoch, e.Index, e.Index, err.Error()}
 			}
 		}
+	}
+	data, err := readOptional(v.fsys, layout.Epochs)
+	var kept *layout.Keyring
+	if err == nil {
+		kept, err = layout.ReadKeyring(data)
+	}
+	switch {
+	case (v.damaged || v.scanned() < v.covered) && kept != nil && (v.ring == nil || kept.Extends(v.ring)):
+		v.ring, broken = kept, nil
+	case err != nil:
+		v.fault(FaultEpoch, 0, 0, "file %s: %v", layout.Epochs, err)
+	case v.ring == nil:
+	case kept.Epochs() > v.ring.Epochs() || kept.Epochs() < v.ring.Epochs() && !v.o.Live && !v.o.Frozen:
+		v.fault(FaultEpoch, 0, 0, "file %s has %d epochs, the events %d", layout.Epochs, kept.Epochs(), v.ring.Epochs())
+	case !kept.Extends(v.ring) && !v.ring.Extends(kept):
+		v.fault(FaultEpoch, 0, 0, "file %s has other keys than the events", layout.Epochs)
+	}
+	if broken != nil {
+		v.report.Faults = append(v.report.Faults, *broken)
 	}
 	if v.ring == nil {
 		v.fault(FaultCreated, 0, 0, "the log's first event cannot be read, so its keys are not known")
 		return
 	}
-	if data, err := readOptional(v.fsys, layout.Epochs); err == nil {
-		kept, err := layout.ReadKeyring(data)
-		if err != nil {
-			v.fault(FaultEpoch, 0, 0, "file %s: %v", layout.Epochs, err)
-		} else if kept.Epochs() > v.ring.Epochs() || kept.Epochs() < v.ring.Epochs() && !v.o.Live && !v.o.Frozen {
-			v.fault(FaultEpoch, 0, 0, "file %s has %d epochs, the events %d", layout.Epochs, kept.Epochs(), v.ring.Epochs())
-		}
-	}
 	created := v.ring.Created
 	v.report.Origin, v.report.Key, v.report.Epochs = created.Origin, created.LogKey.String(), v.ring.Epochs()
-	if !v.o.Key.IsZero() {
-		v.report.KeyPinned = true
-		if v.o.Key.String() != created.LogKey.String() {
-			v.fault(FaultKey, 0, 0, "its key is %s, not %s", created.LogKey, v.o.Key)
+	v.report.KeyPinned = !v.o.Key.IsZero()
+	for _, k := range []struct {
+		what       string
+		want, have merkle.Verifier
+	}{{"key", v.o.Key, created.LogKey}, {"first epoch key", v.o.FirstEpochKey, created.EpochKey}, {"recovery key", v.o.RecoveryKey, created.RecoveryKey}} {
+		if !k.want.IsZero() && k.want.String() != k.have.String() {
+			v.fault(FaultKey, 0, 0, "its %s is %s, not %s", k.what, k.have, k.want)
 		}
 	}
+}
+
+// scanned returns where the events in place end.
+func (v *verifier) scanned() int64 {
+	if len(v.scans) == 0 {
+		return 0
+	}
+	s := v.scans[len(v.scans)-1]
+	return s.first() + s.tree.Size()
 }
 
 // openNotes checks the signatures of all checkpoints.
@@ -373,15 +406,15 @@ func (v *verifier) openNote(n *storedNote) *Fault {
 	if !n.read {
 		return nil // named already
 	}
-	_, err := merkle.Open(n.note, v.ring.Created.LogKey)
-	if err != nil {
+	_, err := v.ring.Open(n.note)
+	if err == nil {
+		n.opened = true
+		return nil
+	}
+	if _, err := merkle.Open(n.note, v.ring.Created.LogKey); err != nil {
 		return &Fault{FaultSignature, n.size, n.size, fmt.Sprintf("log key: %v", err)}
 	}
-	if _, err := v.ring.Open(n.note); err != nil {
-		return &Fault{FaultEpoch, n.size, n.size, err.Error()}
-	}
-	n.opened = true
-	return nil
+	return &Fault{FaultEpoch, n.size, n.size, err.Error()}
 }
 
 // compareRoots compares what the events hash to with what was signed.
@@ -426,7 +459,7 @@ func (v *verifier) compareRoots() {
 			whole = false
 		case sealed:
 			whole = tree.AppendSubtree(v.seals[n].Root, layout.SegmentLevel) == nil
-			if s != nil && s.ok { // short, but sealed
+			if s != nil && s.ok && k == len(v.scans) { // the last one, short but sealed
 				v.fault(FaultTruncated, s.first()+s.tree.Size(), s.first()+layout.SegmentEvents-1, "%s ends before it", layout.SegmentName(n))
 				v.damaged = true
 			}
@@ -437,7 +470,7 @@ func (v *verifier) compareRoots() {
 	v.size = tree.Size()
 	if v.size < v.covered && !v.damaged {
 		v.fault(FaultTruncated, v.size, v.covered-1, "the log ends before it, a checkpoint covers it")
-		v.damaged = true
+		defer func() { v.damaged = true }() // what is left can still be compared
 	}
 
 	// Checkpoints in order of size: the first that does not fit shows where

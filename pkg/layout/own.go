@@ -216,17 +216,38 @@ func (k *Keyring) EpochKey(n int64) merkle.Verifier { return k.epochs[n].key }
 // epoch that its size falls in must both have signed it. The keyring must have
 // observed every event below the checkpoint's size.
 func (k *Keyring) Open(msg []byte) (merkle.Checkpoint, error) {
-	c, err := merkle.Open(msg, k.Created.LogKey)
+	c, err := merkle.ParseNote(msg)
 	if err != nil {
 		return c, err
 	}
-	if c.Origin != k.Created.Origin {
+	epoch := k.EpochOf(c.Size)
+	opened, err := merkle.Open(msg, k.Created.LogKey, k.EpochKey(epoch))
+	switch {
+	case err == nil && opened != c: // the unverified reading was another one
+		return opened, fmt.Errorf("checkpoint can be read in two ways")
+	case err == nil && c.Origin != k.Created.Origin:
 		return c, fmt.Errorf("checkpoint is of %q, the log of %q", c.Origin, k.Created.Origin)
+	case err == nil:
+		return c, nil
 	}
-	if _, err := merkle.Open(msg, k.Created.LogKey, k.EpochKey(k.EpochOf(c.Size))); err != nil {
-		return c, fmt.Errorf("epoch %d: %w", k.EpochOf(c.Size), err)
+	if _, err := merkle.Open(msg, k.Created.LogKey); err != nil {
+		return c, err
 	}
-	return c, nil
+	return c, fmt.Errorf("epoch %d: %w", epoch, err)
+}
+
+// Extends says whether k is of the same log as other and has all its epochs.
+func (k *Keyring) Extends(other *Keyring) bool {
+	a, b := k.Created, other.Created
+	if a.Origin != b.Origin || a.LogKey.String() != b.LogKey.String() || a.RecoveryKey.String() != b.RecoveryKey.String() || len(k.epochs) < len(other.epochs) {
+		return false
+	}
+	for i, e := range other.epochs {
+		if e.start != k.epochs[i].start || e.recovery != k.epochs[i].recovery || e.key.String() != k.epochs[i].key.String() {
+			return false
+		}
+	}
+	return true
 }
 
 // Clone returns a copy that changes independently.
