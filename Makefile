@@ -23,7 +23,7 @@ LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSIO
 
 # What building and testing need, as Debian packages. Go itself is expected.
 PACKAGES := gcc libc6-dev linux-libc-dev make git ca-certificates \
-            btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils
+            btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils jq
 
 .PHONY: all build test check quickcheck bench torture race fuzz run install deps man clean fmt
 

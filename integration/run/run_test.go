@@ -1,0 +1,188 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/integration/require"
+)
+
+// built returns the directory of the tools and this program, built.
+func built(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	for _, pkg := range []string{"../../cmd/...", "."} {
+		if out, err := exec.Command("go", "build", "-o", bin+"/", pkg).CombinedOutput(); err != nil {
+			t.Fatalf("go build %s: %v\n%s", pkg, err, out)
+		}
+	}
+	return bin
+}
+
+// machine skips the test where the pipeline can't run.
+func machine(t *testing.T) {
+	t.Helper()
+	require.Root(t)
+	require.Tool(t, "mkfs.btrfs")
+	if err := checkMachine(); err != nil {
+		require.Skip(t, err.Error())
+	}
+	if _, err := os.Stat("/dev/kmsg"); err != nil {
+		require.Skip(t, "needs a source of events: "+err.Error())
+	}
+}
+
+// The pipeline runs, stops by itself and answers; it runs again on the data
+// that it kept, and after it was killed in the middle; each time it leaves
+// neither mount nor loop device behind.
+func TestRunAgainAndAfterAKill(t *testing.T) {
+	machine(t)
+	bin, dir := built(t), t.TempDir()
+	start := func(seconds string) (*exec.Cmd, *words) {
+		out := new(words)
+		cmd := exec.Command(filepath.Join(bin, "run"), "--bin", bin, "--dir", dir, "--seconds", seconds)
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, out
+	}
+	t.Cleanup(func() {
+		if err := takeDown(filepath.Join(dir, "btrfs.img"), filepath.Join(dir, "mnt")); err != nil {
+			t.Error(err)
+		}
+	})
+	whole := func(what string) string {
+		t.Helper()
+		cmd, out := start("4")
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%s: %v\n%s", what, err, out)
+		}
+		for _, want := range []string{"recording kmsg", "gb-chain query", "index", "events behind", "$ gb-vecsync search", "BTRFS"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s: it does not print %q:\n%s", what, want, out)
+			}
+		}
+		if mounted, err := isMounted(filepath.Join(dir, "mnt")); err != nil || mounted {
+			t.Errorf("%s: mounted %v, %v", what, mounted, err)
+		}
+		if devices := attached(t, dir); len(devices) > 0 {
+			t.Errorf("%s: attached: %s", what, devices)
+		}
+		return out.String()
+	}
+	whole("first run")
+
+	cmd, out := start("60")
+	await(t, out, "  index ")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) {
+		t.Fatalf("killed: %v", err)
+	}
+	whole("after a kill")
+
+	// Ctrl-C, as a terminal sends it.
+	cmd, out = start("0")
+	await(t, out, "  index ")
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after Ctrl-C: %v\n%s", err, out)
+	}
+	if mounted, err := isMounted(filepath.Join(dir, "mnt")); err != nil || mounted {
+		t.Errorf("after Ctrl-C: mounted %v, %v", mounted, err)
+	}
+}
+
+// words is what a child has printed so far.
+type words struct {
+	mu  sync.Mutex // covers buf: the child's output is copied by a goroutine
+	buf bytes.Buffer
+}
+
+func (w *words) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.Write(p)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.String()
+}
+
+// await waits until out, which a child writes, has text.
+func await(t *testing.T, out *words, text string) {
+	t.Helper()
+	for range 300 {
+		if strings.Contains(out.String(), text) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("it does not print %q:\n%s", text, out)
+}
+
+func attached(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err == nil && strings.HasPrefix(string(data), dir) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// Without root it says so, and what to do, in two lines.
+func TestRunWithoutRootSaysSo(t *testing.T) {
+	require.Root(t) // to be somebody else
+	bin := built(t)
+	if err := os.Chmod(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for dir := bin; dir != "/"; dir = filepath.Dir(dir) { // testing makes its directories for root only
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&1 == 0 && strings.HasPrefix(dir, os.TempDir()+"/") {
+			if err := os.Chmod(dir, info.Mode().Perm()|0o111); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cmd := exec.Command(filepath.Join(bin, "run"), "--bin", bin, "--dir", filepath.Join(t.TempDir(), "var"), "--seconds", "1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("exit: %v", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "root is missing") || !strings.HasPrefix(lines[1], "hint: sudo ") {
+		t.Errorf("it prints\n%s", out)
+	}
+}
+
+// A kernel without btrfs is named as such.
+func TestHasBtrfs(t *testing.T) {
+	if !hasBtrfs("nodev\tproc\n\text4\n\tbtrfs\n") {
+		t.Error("btrfs is in the list")
+	}
+}
