@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,6 +45,8 @@ func TestScripts(t *testing.T) {
 					env.Setenv("GB_RUN", filepath.Join(env.WorkDir, "run"))
 					env.Setenv("GB_SPOOL", filepath.Join(env.WorkDir, "spool"))
 					env.Setenv("TZ", "UTC")
+					own := filepath.Join(env.WorkDir, "own") // what take --subvolume mounted
+					env.Defer(func() { syscall.Unmount(own, 0) })
 					return os.Mkdir(filepath.Join(dir, "snapshots"), 0o755)
 				},
 				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -29,7 +29,8 @@ are not pruned, until the cursor file names one of them or a later one.
 
 With --to unix:PATH the stream goes to a Unix socket. gb-snap closes its side,
 waits for the receiver to close, and exits with 0 only if the cursor file names
-what was sent, and with 75 otherwise.
+what was sent, and with 75 otherwise. With --resync it then sends all where the
+receiver's snapshot is gone, and says so; the receiver takes what it lacks.
 
 Examples:
 
@@ -40,6 +41,8 @@ Examples:
 			&cli.StringFlag{Name: "cursor", EnvVars: []string{"GB_CURSOR"}, Usage: "`FILE` in which the receiver says what it has"},
 			&cli.StringFlag{Name: "parent", Usage: "`UUID` of the snapshot that the receiver has, or none"},
 			&cli.StringFlag{Name: "to", Usage: "send to `unix:PATH` in place of standard output"},
+			&cli.BoolFlag{Name: "resync", Usage: "with --to: if the parent is gone, send all of the newest snapshot"},
+			pendingFlag(),
 			&cli.BoolFlag{Name: "follow", Usage: "go on with each new snapshot until stopped"},
 			&cli.DurationFlag{Name: "replay", Value: snap.DefaultReplay, Usage: "after a gap of more than `TIME` send the snapshots between too; 0: never"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if there is nothing to send"},
@@ -71,6 +74,12 @@ func runSend(c *cli.Context) error {
 	if s.Store, err = openStore(c); err != nil {
 		return err
 	}
+	switch {
+	case c.Bool("resync") && c.String("to") == "":
+		return cli.Usagef("--resync needs --to: behind a stream in a pipe no other one can begin")
+	case c.String("pending") != "" && (s.Cursor == "" || c.String("to") == ""):
+		return cli.Usagef("--pending needs --to and --cursor: else it is not known what has arrived")
+	}
 	send := func(ctx context.Context) ([]snap.Leg, error) { return nil, errNoFile }
 	if to := c.String("to"); to != "" {
 		path, ok := strings.CutPrefix(to, "unix:")
@@ -82,6 +91,17 @@ func runSend(c *cli.Context) error {
 		}
 		send = func(ctx context.Context) ([]snap.Leg, error) {
 			legs, err := s.Deliver(ctx, path)
+			var lost *snap.LostParentError
+			if errors.As(err, &lost) && c.Bool("resync") {
+				fmt.Fprintf(c.App.ErrWriter, "gb-snap: warning: %v: sending all of the newest snapshot\n", err)
+				s.Parent = &subvol.UUID{}
+				legs, err = s.Deliver(ctx, path)
+			}
+			if dir := c.String("pending"); dir != "" && (err == nil || errors.Is(err, snap.ErrNothing)) {
+				if perr := (snap.Pending{Dir: dir, Cursor: s.Cursor}).Clear(s.Store, source); perr != nil {
+					err = errors.Join(err, perr)
+				}
+			}
 			if err == nil {
 				s.Parent = nil // from now on the cursor file says it
 			}

@@ -17,6 +17,10 @@ func runFlag() cli.Flag {
 	return &cli.StringFlag{Name: "run", EnvVars: []string{"GB_RUN"}, Value: names.RunDir, Usage: "`DIR`, not on a disk, in which take leaves what status reads"}
 }
 
+func pendingFlag() cli.Flag {
+	return &cli.StringFlag{Name: "pending", Usage: "`DIR`, not on a disk, for the mark that the receiver lacks a snapshot"}
+}
+
 func openStore(c *cli.Context) (*snap.Store, error) {
 	return snap.OpenStore(subvol.System{}, c.String("snapshots"))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/snap"
+	"github.com/ghostbridge/ghostbridge/pkg/subvol"
 	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 )
 
@@ -32,6 +33,11 @@ room below --max-count, no snapshot is taken, and that is an error.
 With --log what was taken and deleted is recorded in the log, in batches, when
 a snapshot is due anyway.
 
+With --pending there is a file in that directory as long as the receiver with
+the first --cursor lacks the newest snapshot; gb-snap send --pending removes
+it. With --subvolume the directory of snapshots is mounted, and made, as that
+subvolume beside SOURCE's, if it is not a subvolume yet.
+
 Examples:
 
    gb-snap take --snapshots D SOURCE
@@ -42,7 +48,8 @@ Examples:
 			&cli.BoolFlag{Name: "force", Usage: "also if nothing has changed"},
 			&cli.BoolFlag{Name: "n", Aliases: []string{"dry-run"}, Usage: "print what would be done"},
 		}, policyFlags(), recordFlags(), []cli.Flag{
-			runFlag(),
+			runFlag(), pendingFlag(),
+			&cli.StringFlag{Name: "subvolume", Usage: "mount the top-level subvolume `NAME` on the directory of snapshots, and make both"},
 			&cli.StringFlag{Name: "metrics", EnvVars: []string{"GB_METRICS"}, Usage: "with --every: write metrics to `FILE` for Prometheus' textfile collector"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a tick in which something was done"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if nothing has changed"},
@@ -68,6 +75,18 @@ func runTake(c *cli.Context) error {
 	case c.IsSet("metrics") && !c.IsSet("every"):
 		return cli.Usagef("--metrics needs --every")
 	}
+	var pending *snap.Pending
+	if dir := c.String("pending"); dir != "" {
+		if len(c.StringSlice("cursor")) == 0 {
+			return cli.Usagef("--pending needs the --cursor of the receiver")
+		}
+		pending = &snap.Pending{Dir: dir, Cursor: c.StringSlice("cursor")[0]}
+	}
+	if name := c.String("subvolume"); name != "" && !c.Bool("n") {
+		if _, err := (subvol.System{}).MountBeside(source, name, c.String("snapshots")); err != nil {
+			return fmt.Errorf("snapshot directory: %w", err)
+		}
+	}
 	t := &snap.Taker{Source: source, Cursors: c.StringSlice("cursor"), Logger: cli.Logger(c.App.ErrWriter)}
 	if t.Policy, t.Limits, err = policy(c); err != nil {
 		return err
@@ -89,11 +108,16 @@ func runTake(c *cli.Context) error {
 		return fmt.Errorf("--run: %w", err)
 	}
 	if every > 0 {
-		return loop(c, t, every)
+		return loop(c, t, every, pending)
 	}
 	o, err := t.Take(c.Context, c.Bool("force"))
 	if perr := snap.OneTick(t, o, err).Publish(snap.TicksFile(c.String("run"), t.Store)); perr != nil {
 		err = errors.Join(err, fmt.Errorf("--run: %w", perr))
+	}
+	if pending != nil {
+		if perr := pending.Mark(o.Newest); perr != nil {
+			err = errors.Join(err, perr)
+		}
 	}
 	if perr := printOutcome(c.App.Writer, t.Store, o, c.Bool("json")); perr != nil {
 		err = errors.Join(err, perr)
@@ -108,7 +132,7 @@ func runTake(c *cli.Context) error {
 // often, and the file may be on a disk.
 const metricsEvery = 15 * time.Second
 
-func loop(c *cli.Context, t *snap.Taker, every time.Duration) error {
+func loop(c *cli.Context, t *snap.Taker, every time.Duration, pending *snap.Pending) error {
 	if _, err := systemd.Notify("READY=1"); err != nil {
 		return err
 	}
@@ -127,6 +151,11 @@ func loop(c *cli.Context, t *snap.Taker, every time.Duration) error {
 			statusAt = time.Now()
 			if _, nerr := systemd.Notify(fmt.Sprintf("STATUS=%d snapshots, %d taken, %d ticks skipped", k.Live, k.Taken, k.Skipped)); nerr != nil {
 				failing.aside("status", nerr)
+			}
+		}
+		if pending != nil {
+			if perr := pending.Mark(o.Newest); perr != nil {
+				failing.aside("--pending", perr)
 			}
 		}
 		if perr := k.Publish(file); perr != nil {

@@ -45,3 +45,6 @@ func (System) Send(context.Context, SendJob) error { return ErrUnsupported }
 
 // Inside returns ErrUnsupported.
 func (System) Inside(_, _ string) (bool, error) { return false, ErrUnsupported }
+
+// MountBeside returns ErrUnsupported.
+func (System) MountBeside(_, _, _ string) (bool, error) { return false, ErrUnsupported }
