@@ -17,6 +17,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/intake"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/record"
+	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 )
 
 func appendCommand() *cli.Command {
@@ -33,16 +34,24 @@ Where a daemon has the log, the events go through its socket. --format reads
 the lines of other programs instead of events: journald (journalctl -o json),
 kmsg (/dev/kmsg), busctl (busctl monitor --json=short), text.
 
+With --resume a recorder of the journal goes on behind the newest entry that it
+has in the log already, so that a restart neither leaves out an entry nor
+records one twice: the log is its own memory. It is known by its uid and
+systemd unit, and adds to COMMAND where it is to begin; with nothing in the log
+it begins an hour ago.
+
 Examples:
 
    printf '{"source":"demo","type":"note","message":"hello"}\n' | gb-chain append --log L -
-   gb-chain append --format journald -- journalctl -f -o json`,
+   gb-chain append --format journald -- journalctl -f -o json
+   gb-chain append --format journald --resume -- journalctl -f -o json`,
 		Flags: []cli.Flag{
 			logFlag(), keysFlag(), socketFlag(), waitFlag(),
 			&cli.StringFlag{Name: "format", Value: "event", Usage: "`FORMAT` of the lines: event, " + strings.Join(intake.Formats(), ", ")},
 			&cli.StringFlag{Name: "source", Usage: "`SOURCE` of the events of --format text"},
 			&cli.StringFlag{Name: "type", Usage: "`TYPE` of the events of --format text"},
 			&cli.Int64Flag{Name: "after-seq", Value: -1, Usage: "leave out kernel messages up to number `N`, with --format kmsg"},
+			&cli.BoolFlag{Name: "resume", Usage: "go on behind the newest entry in the log, with --format journald and COMMAND"},
 			&cli.BoolFlag{Name: "receipts", Usage: "print index and leaf hash of each event as JSON, once it is durable"},
 		},
 		Action: runAppend,
@@ -72,9 +81,21 @@ func runAppend(c *cli.Context) error {
 	case isCommand && c.Args().Len() > len(command), c.Args().Len() > 1 && !isCommand:
 		return cli.Usagef("append takes one FILE, or - for standard input, or -- COMMAND")
 	}
+	if c.Bool("resume") && (c.String("format") != "journald" || !isCommand) {
+		return cli.Usagef("--resume is for --format journald and a COMMAND")
+	}
 	sink, err := openSink(c)
 	if err != nil {
 		return err
+	}
+	if c.Bool("resume") {
+		if command, err = resumeJournal(c, command, &o); err != nil {
+			return errors.Join(err, sink.Close())
+		}
+	}
+	sink = &watchedSink{sink: sink}
+	if _, err := systemd.Notify("READY=1"); err != nil {
+		return errors.Join(err, sink.Close())
 	}
 	var stored int64
 	if isCommand {
@@ -193,6 +214,17 @@ func openSink(c *cli.Context) (sink, error) {
 	return directSink{chain.DirectSink{Log: l}, l}, nil
 }
 
+// A watchedSink feeds the watchdog as long as appending does not hang.
+type watchedSink struct {
+	sink
+	watchdog systemd.Watchdog
+}
+
+func (s *watchedSink) Idle() error {
+	s.watchdog.Alive()
+	return s.sink.Idle()
+}
+
 type directSink struct {
 	chain.DirectSink
 	log *chain.Log
@@ -201,7 +233,7 @@ type directSink struct {
 func (s directSink) Close() error { return s.log.Close() }
 
 func dial(c *cli.Context, socket, key string) (sink, error) {
-	client, err := record.Dial(c.Context, socket, record.Hello{Key: key, Receipts: c.Bool("receipts")})
+	client, err := record.Dial(c.Context, socket, record.Hello{Key: key, Receipts: c.Bool("receipts"), Sole: c.Bool("resume")})
 	if err != nil {
 		return nil, err
 	}

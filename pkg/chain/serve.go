@@ -43,6 +43,7 @@ type Server struct {
 	Alive func()
 
 	mu     sync.Mutex
+	open   map[*producer]bool // connections whose peer is known
 	queue  []*request
 	queued int64      // bytes in queue
 	room   *sync.Cond // on mu: queued went down, or closing
@@ -285,8 +286,10 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		s.Logger.Error("producer", "error", err)
 		return
 	}
-	p := &producer{server: s, peer: peer, w: w, feed: feeder{r: bufio.NewReaderSize(conn, 64<<10), o: FeedOptions{Peer: peer}}}
+	p := &producer{server: s, peer: peer, w: w, ctx: ctx, ended: make(chan struct{}), feed: feeder{r: bufio.NewReaderSize(conn, 64<<10), o: FeedOptions{Peer: peer}}}
 	p.feed.control = p.control
+	s.enter(p)
+	defer s.leave(p)
 	err = p.run()
 	if errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return
@@ -303,11 +306,53 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	p.answer(ack)
 }
 
+func (s *Server) enter(p *producer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = make(map[*producer]bool)
+	}
+	s.open[p] = true
+}
+
+func (s *Server) leave(p *producer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, p)
+	close(p.ended)
+}
+
+// awaitOthers waits for the end of the connections that p's uid and unit has
+// besides p. Processes that no unit tells apart are not waited for.
+func (s *Server) awaitOthers(p *producer) error {
+	if p.peer.Unit == "" {
+		return nil
+	}
+	s.mu.Lock()
+	var others []*producer
+	for o := range s.open {
+		if o != p && o.peer == p.peer {
+			others = append(others, o)
+		}
+	}
+	s.mu.Unlock()
+	for _, o := range others {
+		select {
+		case <-o.ended:
+		case <-p.ctx.Done():
+			return p.ctx.Err()
+		}
+	}
+	return nil
+}
+
 // A producer is one connection.
 type producer struct {
 	server   *Server
 	peer     event.Peer
 	w        *bufio.Writer
+	ctx      context.Context
+	ended    chan struct{} // closed when all that it sent is stored or refused
 	feed     feeder
 	receipts bool
 	pending  []func() error // controls that stand behind the batch being read
@@ -396,6 +441,11 @@ func (p *producer) hello(h record.Hello) error {
 		return &configError{fmt.Errorf("this daemon has the log %s, not %s", created.LogKey, h.Key), ""}
 	}
 	p.receipts = h.Receipts
+	if h.Sole {
+		if err := p.server.awaitOthers(p); err != nil {
+			return err
+		}
+	}
 	return p.write(struct {
 		Welcome record.Welcome `json:"welcome"`
 	}{record.Welcome{Version: record.Version, Origin: created.Origin, Key: created.LogKey.String(), Size: p.server.size()}})

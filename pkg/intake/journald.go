@@ -50,8 +50,42 @@ func journald(Options) Converter {
 				o.Data[clean(key, 64)] = v
 			}
 		}
+		if cursor := shortCursor(get("__CURSOR")); cursor != "" {
+			o.Data["cursor"] = cursor
+		}
 		return o.line()
 	}
+}
+
+// JournalCursor returns the cursor of a line of journalctl -o json, as far as
+// journalctl --cursor needs it to find the entry: its place in the sequence of
+// the journal (s, i), and its time (t) should that no longer be there. It
+// returns "" if there is none. Two entries of one host differ in it.
+func JournalCursor(line []byte) string {
+	var fields struct {
+		Cursor string `json:"__CURSOR"`
+	}
+	if json.Unmarshal(line, &fields) != nil {
+		return ""
+	}
+	return shortCursor(fields.Cursor)
+}
+
+func shortCursor(full string) string {
+	var kept []string
+	for _, part := range strings.Split(full, ";") {
+		key, value, ok := strings.Cut(part, "=")
+		if !ok || value == "" || strings.Trim(value, "0123456789abcdef") != "" || len(value) > 32 {
+			return ""
+		}
+		if key == "s" || key == "i" || key == "t" {
+			kept = append(kept, part)
+		}
+	}
+	if len(kept) != 3 {
+		return ""
+	}
+	return strings.Join(kept, ";")
 }
 
 // skipJournal leaves out what stands elsewhere in the event, changes with

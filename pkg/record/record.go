@@ -34,6 +34,7 @@ type Hello struct {
 	Version  int    `json:"version"`
 	Key      string `json:"key,omitempty"`      // the log key that the client means, to be refused if it is another
 	Receipts bool   `json:"receipts,omitempty"` // put leaf hashes into the acknowledgements
+	Sole     bool   `json:"sole,omitempty"`     // answer only when what earlier connections of this uid and unit sent is stored, and they are closed
 }
 
 // A Welcome is the daemon's answer to a Hello.
