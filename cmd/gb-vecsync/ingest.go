@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
+	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 )
 
@@ -66,7 +68,7 @@ func runIngest(c *cli.Context) error {
 		return err
 	}
 	defer db.Close()
-	applied, err := vecsync.Ingest(db, c.App.Reader, vecsync.Options{
+	applied, err := vecsync.Ingest(db, &watchedReader{r: c.App.Reader}, vecsync.Options{
 		Path: c.String("path"), Cursor: cursorPath(c, path), TempDir: filepath.Dir(path),
 		Applied: func(cur vecsync.Cursor, events int64) {
 			if cli.IsTerminal(c.App.ErrWriter) {
@@ -81,4 +83,16 @@ func runIngest(c *cli.Context) error {
 		return cli.Exit(cli.ExitNothing)
 	}
 	return db.Close()
+}
+
+// A watchedReader feeds the watchdog with each read: an ingester that hangs
+// behind one, or whose sender does, is to be killed.
+type watchedReader struct {
+	r        io.Reader
+	watchdog systemd.Watchdog
+}
+
+func (w *watchedReader) Read(b []byte) (int, error) {
+	w.watchdog.Alive()
+	return w.r.Read(b)
 }

@@ -77,6 +77,9 @@ func runRebuild(c *cli.Context) error {
 	if err := os.Rename(fresh, path); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
+	if err := removeIndex(fresh); err != nil { // its empty write-ahead log
+		return err
+	}
 	if err := durable.SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -93,9 +95,17 @@ func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if cursor != nil && o.Cursor != "" && cursor.SnapshotUUID != (sendstream.UUID{}) {
-		// A crash may have come between the commit and the file.
-		if err := cursor.Publish(o.Cursor); err != nil {
+	if o.Cursor != "" {
+		// A crash may have come between the commit and the file, or the index
+		// was deleted: then the next stream must be a full one.
+		if cursor != nil && cursor.SnapshotUUID != (sendstream.UUID{}) {
+			err = cursor.Publish(o.Cursor)
+		} else if err = os.Remove(o.Cursor); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		} else if err != nil {
+			err = fmt.Errorf("cursor file: %w", err)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}

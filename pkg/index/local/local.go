@@ -19,8 +19,6 @@ import (
 	"strings"
 	"time"
 
-	_ "modernc.org/sqlite"
-
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 )
@@ -88,7 +86,7 @@ func Open(path string) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	d, err := open(path, "rwc", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_txlock=immediate")
+	d, err := open(path, modeWrite, "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_txlock=immediate")
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +108,18 @@ func OpenReader(path string) (*DB, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	d, err := open(path, "ro", "_pragma=query_only(1)")
+	d, err := open(path, modeRead, "_pragma=query_only(1)")
 	if err != nil {
 		return nil, err
 	}
 	v, err := d.version()
+	if alone(err, path) {
+		d.Close()
+		if d, err = open(path, modeRead, "_pragma=query_only(1)", "immutable=1"); err != nil {
+			return nil, err
+		}
+		v, err = d.version()
+	}
 	if err == nil && v != schemaVersion {
 		err = &VersionError{path, v}
 	}
