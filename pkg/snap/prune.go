@@ -1,7 +1,6 @@
 package snap
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,12 +9,6 @@ import (
 	"syscall"
 	"time"
 )
-
-func sortByTime(v []*Verdict) {
-	slices.SortStableFunc(v, func(a, b *Verdict) int {
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
-	})
-}
 
 // Limits bound what pruning does at once.
 type Limits struct {

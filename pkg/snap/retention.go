@@ -3,6 +3,8 @@ package snap
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,16 +95,16 @@ func (g Grid) String() string {
 	return strings.Join(parts, ",")
 }
 
-// row returns the row for an age; ok is false if the age is beyond the grid.
-func (g Grid) row(age time.Duration) (r Row, ok bool) {
-	for _, r := range g {
+// row returns the number of the row for an age, -1 if it is beyond the grid.
+func (g Grid) row(age time.Duration) int {
+	for i, r := range g {
 		span := time.Duration(r.Count) * r.Every
 		if age < span {
-			return r, true
+			return i
 		}
 		age -= span
 	}
-	return Row{}, false
+	return -1
 }
 
 // A Policy says which snapshots stay.
@@ -190,75 +192,102 @@ func (p Policy) Plan(st State) []Verdict {
 	return plan
 }
 
-// judge fills in what Keep, the grid and the holds say.
+// A pass is what judge has seen of one source's snapshots, by time.
+type pass struct {
+	seen   int
+	before time.Time  // of the one before
+	slots  [2][]int64 // the last slot of each row of the grid; [1] is of those ahead of the clock
+}
+
+// judge fills in what Keep, the grid and the holds say. It is run each second:
+// what does not differ between snapshots is made once.
 func (p Policy) judge(plan []Verdict, now, future time.Time) {
-	type slot struct {
-		source subvol.UUID
-		every  time.Duration
-		start  int64
-		future bool
-	}
-	taken := map[slot]bool{}
 	// The first of a slot is the first by its time: after the clock was set
 	// back, an older snapshot may have a later time.
-	byTime := make([]*Verdict, len(plan))
+	byTime := make([]int, len(plan))
+	passes := map[subvol.UUID]*pass{}
 	for i := range plan {
-		byTime[i] = &plan[i]
-	}
-	sortByTime(byTime)
-	rank := newestRank(plan)
-	before := map[subvol.UUID]time.Time{}
-	for _, v := range byTime {
-		ref, ahead := now, v.Time.After(now)
-		if ahead {
-			ref = future
+		byTime[i] = i
+		ps := passes[plan[i].Source()]
+		if ps == nil {
+			ps = &pass{}
+			for k := range ps.slots {
+				ps.slots[k] = slices.Repeat([]int64{math.MinInt64}, len(p.Grid))
+			}
+			passes[plan[i].Source()] = ps
 		}
-		row, inGrid := p.Grid.row(ref.Sub(v.Time))
+	}
+	rank := make([]int, len(plan)) // how many newer ones the source has
+	for i := len(plan) - 1; i >= 0; i-- {
+		ps := passes[plan[i].Source()]
+		rank[i] = ps.seen
+		ps.seen++
+	}
+	slices.SortStableFunc(byTime, func(a, b int) int { return plan[a].Time.Compare(plan[b].Time) })
+	text := p.reasons()
+	for _, i := range byTime {
+		v := &plan[i]
+		ps := passes[v.Source()]
+		ref, ahead := now, 0
+		if v.Time.After(now) {
+			ref, ahead = future, 1
+		}
+		row := p.Grid.row(ref.Sub(v.Time))
 		first := false
-		if inGrid {
-			s := slot{v.Source(), row.Every, v.Time.UnixNano() / int64(row.Every), ahead}
-			first = !taken[s]
+		if row >= 0 {
 			// All rows see it, so that which one is first in a slot does not
 			// depend on the row that it has aged into.
-			for _, r := range p.Grid {
-				taken[slot{v.Source(), r.Every, v.Time.UnixNano() / int64(r.Every), ahead}] = true
+			for k, r := range p.Grid {
+				slot := v.Time.UnixNano() / int64(r.Every)
+				if k == row {
+					first = slot != ps.slots[ahead][k]
+				}
+				ps.slots[ahead][k] = slot
 			}
 		}
-		n := rank[v.UUID]
-		paced := inGrid && row == p.Grid[0] && v.Time.Sub(before[v.Source()]) >= row.Every*3/4
-		before[v.Source()] = v.Time
+		paced := row == 0 && v.Time.Sub(ps.before) >= p.Grid[0].Every*3/4
+		ps.before = v.Time
+		n := rank[i]
 		switch {
 		case len(v.Held) > 0:
 			v.Keep, v.Reason = true, strings.Join(v.Held, ", ")
 		case n == 0:
 			v.Keep, v.Reason = true, "the newest"
 		case n < p.Keep:
-			v.Keep, v.Reason = true, fmt.Sprintf("one of the newest %d", p.Keep)
+			v.Keep, v.Reason = true, text.newest
 		case first:
-			v.Keep, v.Reason = true, fmt.Sprintf("first in its %s of %s", formatEvery(row.Every), row)
+			v.Keep, v.Reason = true, text.first[row]
 		case paced:
-			v.Keep, v.Reason = true, fmt.Sprintf("one each %s of %s", formatEvery(row.Every), row)
-		case inGrid:
-			v.Reason = fmt.Sprintf("not the first in its %s of %s", formatEvery(row.Every), row)
+			v.Keep, v.Reason = true, text.paced
+		case row >= 0:
+			v.Reason = text.second[row]
 		case len(p.Grid) > 0:
 			v.Reason = "older than the grid"
 		case p.Keep > 0:
-			v.Reason = fmt.Sprintf("not one of the newest %d", p.Keep)
+			v.Reason = text.surplus
 		default:
 			v.Keep, v.Reason = true, "no rule drops it"
 		}
 	}
 }
 
-// newestRank returns for each snapshot how many newer ones its source has.
-func newestRank(plan []Verdict) map[subvol.UUID]int {
-	rank, count := map[subvol.UUID]int{}, map[subvol.UUID]int{}
-	for i := len(plan) - 1; i >= 0; i-- {
-		v := &plan[i]
-		rank[v.UUID] = count[v.Source()]
-		count[v.Source()]++
+// texts are the reasons that a policy has.
+type texts struct {
+	newest, surplus, paced string
+	first, second          []string
+}
+
+func (p Policy) reasons() texts {
+	t := texts{newest: fmt.Sprintf("one of the newest %d", p.Keep), surplus: fmt.Sprintf("not one of the newest %d", p.Keep)}
+	for i, r := range p.Grid {
+		every := formatEvery(r.Every)
+		if i == 0 {
+			t.paced = fmt.Sprintf("one each %s of %s", every, r)
+		}
+		t.first = append(t.first, fmt.Sprintf("first in its %s of %s", every, r))
+		t.second = append(t.second, fmt.Sprintf("not the first in its %s of %s", every, r))
 	}
-	return rank
+	return t
 }
 
 // FormatBytes returns n for people, in binary units.

@@ -42,6 +42,7 @@ type Spool struct {
 
 	oldest, flushed, failed time.Time // zero for never
 	lost                    int       // entries that had no room
+	limit                   int64     // maxSpool, less in tests
 }
 
 const (
@@ -85,7 +86,7 @@ func OpenSpool(dir string, s *Store, source string) (*Spool, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
-	sp := &Spool{path: filepath.Join(dir, "snap-"+pathKey(s.dir)+".jsonl"), store: s.dir, source: source}
+	sp := &Spool{path: filepath.Join(dir, "snap-"+pathKey(s.dir)+".jsonl"), store: s.dir, source: source, limit: maxSpool}
 	err := sp.locked(func(f *os.File) error {
 		entries, err := sp.read(f)
 		sp.look(entries)
@@ -167,7 +168,7 @@ func (sp *Spool) add(list ...entry) error {
 		if err != nil {
 			return err
 		}
-		if st.Size()+int64(len(b)) > maxSpool {
+		if st.Size()+int64(len(b)) > sp.limit {
 			sp.lost += len(list)
 			return fmt.Errorf("full: %d events are lost", sp.lost)
 		}
