@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -195,16 +196,30 @@ func (t *trouble) tick(err error) {
 		return
 	}
 	t.count++
-	if err.Error() == t.text && time.Since(t.at) < time.Minute {
+	if text := kind(err); text == t.text && time.Since(t.at) < time.Minute {
 		return
+	} else {
+		t.text, t.at = text, time.Now()
 	}
-	t.text, t.at = err.Error(), time.Now()
 	var h interface{ Hint() string }
 	if errors.As(err, &h) && h.Hint() != "" {
 		t.log.Error("tick failed", "error", err, "hint", h.Hint(), "failed ticks", t.count)
 		return
 	}
 	t.log.Error("tick failed", "error", err, "failed ticks", t.count)
+}
+
+// kind is err without what differs each tick: names and numbers of snapshots.
+func kind(err error) string {
+	var path *fs.PathError
+	var full *snap.FullError
+	switch {
+	case errors.As(err, &full):
+		return "full"
+	case errors.As(err, &path):
+		return path.Op + ": " + path.Err.Error()
+	}
+	return err.Error()
 }
 
 func (t *trouble) aside(what string, err error) {
