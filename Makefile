@@ -5,6 +5,7 @@
 #   make check              formatting, vet, staticcheck, layering, man pages
 #   make bench              side by side with what a user would take instead
 #   make torture            the long forms of the tests
+#   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
 
 SHELL       := /bin/bash
@@ -23,9 +24,10 @@ LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSIO
 
 # What building and testing need, as Debian packages. Go itself is expected.
 PACKAGES := gcc libc6-dev linux-libc-dev make git ca-certificates \
-            btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils jq
+            btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils jq \
+            systemd nix-bin
 
-.PHONY: all build test check quickcheck bench torture race fuzz run install deps man clean fmt
+.PHONY: all build test check quickcheck bench torture race fuzz run install deps man units clean fmt
 
 all: build
 
@@ -73,6 +75,7 @@ check: build quickcheck
 	$(GO) mod verify
 	$(GO) test ./integration -run 'TestLayering'
 	$(GO) test ./cmd/... -run 'TestManPage'
+	$(GO) test ./integration/units -run 'TestUnitsAreRendered'
 
 race:
 	$(GO) test -race ./pkg/... ./cmd/...
@@ -98,6 +101,10 @@ run: build
 	@mkdir -p bin
 	@$(GO) build -trimpath -buildvcs=false -o bin/.run ./integration/run
 	@exec bin/.run --bin bin --dir var --seconds $(SECONDS)
+
+# The unit files come from nix/units.nix; Debian's nix evaluates it.
+units: deps
+	$(GO) test ./integration/units -run TestUnitsAreRendered -count=1 -update
 
 # man pages and completions come from the tools themselves.
 man: build

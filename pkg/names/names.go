@@ -27,7 +27,7 @@ const (
 	StateDir   = "/var/lib/ghostbridge"
 	KeysDir    = StateDir + "/keys"
 	SpoolDir   = StateDir + "/spool"
-	CursorFile = StateDir + "/cursor.json"
+	CursorFile = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
 )
 
 // Runtime sockets.

@@ -1,0 +1,336 @@
+# The one source of the units, and of the users and directories that they need.
+# Builtins only, and systemd's own spelling: render.nix writes units/ from it,
+# and NixOS modules map it onto systemd.services and its siblings. After a
+# change: make units.
+#
+# bin names a program of ours, tool one of systemd's.
+{
+  bin ? n: "/usr/bin/${n}",
+  tool ? n: "/usr/bin/${n}",
+}:
+let
+  timing = "/var/lib/blockchain-timing";
+  snapshots = "/var/lib/blockchain-snapshots";
+  vectors = "/var/lib/blockchain-vectors";
+  state = "/var/lib/ghostbridge";
+  run = "/run/ghostbridge";
+
+  # What every service has. Settings that need a mount namespace are apart,
+  # because setting one up takes longer than a tick of the snapshot timer's
+  # service should.
+  base = {
+    AmbientCapabilities = "";
+    CapabilityBoundingSet = "";
+    KeyringMode = "private";
+    LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    NoNewPrivileges = true;
+    ProtectHostname = true;
+    RemoveIPC = true;
+    RestrictAddressFamilies = "AF_UNIX";
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallArchitectures = "native";
+    SystemCallErrorNumber = "EPERM";
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged @resources"
+    ];
+    UMask = "0027";
+  };
+
+  sandbox = base // {
+    DevicePolicy = "closed";
+    IPAddressDeny = "any";
+    PrivateDevices = true;
+    PrivateIPC = true;
+    PrivateNetwork = true;
+    PrivateTmp = true;
+    ProcSubset = "pid";
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHome = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    ProtectProc = "invisible";
+    ProtectSystem = "strict";
+  };
+
+  # A daemon that is killed or fails comes back, however often.
+  always = {
+    Restart = "always";
+    RestartSec = "1s";
+  };
+  patient.StartLimitIntervalSec = 0;
+
+  # Deleting a snapshot and sending one need CAP_SYS_ADMIN, taking one of
+  # another user's subvolume CAP_FOWNER, reading it CAP_DAC_READ_SEARCH.
+  btrfs = {
+    CapabilityBoundingSet = "CAP_SYS_ADMIN CAP_FOWNER CAP_DAC_READ_SEARCH";
+  };
+
+  # For all: flags by their environment twins, which /etc/default/ghostbridge
+  # may set anew.
+  defaults = {
+    Environment = [
+      "GB_LOG=${timing}/log"
+      "GB_CURSOR=${state}/vecsync/cursor.json"
+    ];
+    EnvironmentFile = "-/etc/default/ghostbridge";
+  };
+in
+{
+  units = {
+    "blockchain-log.socket" = {
+      comment = "Events are written here; /etc/ghostbridge/writers.json says who may write what.";
+      Unit = {
+        Description = "GhostBridge: socket of the tamper-evident log";
+        Documentation = "man:gb-chain(1)";
+      };
+      Socket = {
+        ListenStream = "${run}/chain.sock";
+        SocketGroup = "gb-writers";
+        SocketMode = "0660";
+      };
+      Install.WantedBy = "sockets.target";
+    };
+
+    "blockchain-log.service" = {
+      comment = "The only writer of the log.";
+      Unit = patient // {
+        Description = "GhostBridge: the tamper-evident log";
+        Documentation = "man:gb-chain(1)";
+        Requires = "blockchain-log.socket";
+        After = "blockchain-log.socket";
+        RequiresMountsFor = "${timing} ${state}";
+      };
+      Service = sandbox // always // defaults // {
+        Type = "notify";
+        User = "gb-log";
+        ExecStartPre = "${bin "gb-chain"} init --recovery-file ${run}/recovery/key";
+        ExecStart = "${bin "gb-chain"} serve";
+        WatchdogSec = "1min";
+        TimeoutStartSec = "10min";
+        # The writer's unit is read from /proc/PID/cgroup and recorded.
+        ProtectProc = "default";
+        ReadWritePaths = "${timing} ${run}/recovery";
+        StateDirectory = "ghostbridge/keys";
+        StateDirectoryMode = "0700";
+      };
+      Install = {
+        WantedBy = "multi-user.target";
+        Also = "blockchain-log.socket";
+      };
+    };
+
+    "blockchain-journal.service" = {
+      comment = "Records the journal.";
+      Unit = patient // {
+        Description = "GhostBridge: recorder of the journal";
+        Documentation = "man:gb-chain(1)";
+        Requires = "blockchain-log.socket";
+        After = "blockchain-log.socket blockchain-log.service systemd-journald.service";
+        Wants = "systemd-journald.service";
+      };
+      Service = sandbox // always // defaults // {
+        Type = "notify";
+        User = "gb-journal";
+        SupplementaryGroups = "gb-writers ghostbridge systemd-journal";
+        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock --format journald --resume -- ${tool "journalctl"} --follow --no-pager --output=json";
+        WatchdogSec = "1min";
+      };
+      Install.WantedBy = "multi-user.target";
+    };
+
+    "blockchain-rotate.timer" = {
+      Unit = {
+        Description = "GhostBridge: a new epoch key every hour";
+        Documentation = "man:gb-chain(1)";
+      };
+      Timer = {
+        OnCalendar = "hourly";
+        AccuracySec = "1min";
+      };
+      Install.WantedBy = "timers.target";
+    };
+
+    "blockchain-rotate.service" = {
+      comment = "The daemon makes the new key and destroys the old one; this asks it to.";
+      Unit = {
+        Description = "GhostBridge: new epoch key of the log";
+        Documentation = "man:gb-chain(1)";
+        Requires = "blockchain-log.socket";
+        After = "blockchain-log.socket";
+      };
+      Service = sandbox // defaults // {
+        Type = "oneshot";
+        User = "gb-log";
+        SupplementaryGroups = "gb-writers";
+        ExecStart = "${bin "gb-chain"} rotate-key --socket ${run}/chain.sock";
+        Restart = "on-failure";
+        RestartSec = "10s";
+        TimeoutStartSec = "5min";
+      };
+    };
+
+    "btrfs-snapshot.timer" = {
+      comment = "Each second. A tick in which nothing has changed takes no snapshot.";
+      Unit = {
+        Description = "GhostBridge: snapshots of the log, each second";
+        Documentation = "man:gb-snap(1)";
+        ConditionPathIsMountPoint = timing;
+      };
+      Timer = {
+        OnCalendar = "*-*-* *:*:*";
+        AccuracySec = "10ms";
+      };
+      Install.WantedBy = "timers.target";
+    };
+
+    "btrfs-snapshot.service" = {
+      comment = "PID 1's lines about a unit that starts each second are not wanted in the journal.";
+      Unit = patient // {
+        Description = "GhostBridge: a snapshot of the log";
+        Documentation = "man:gb-snap(1)";
+        RequiresMountsFor = "${timing} ${snapshots}";
+      };
+      Service = base // btrfs // defaults // {
+        Type = "oneshot";
+        # The first tick mounts ${snapshots}.
+        SystemCallFilter = base.SystemCallFilter ++ [ "@mount" ];
+        ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";
+        LogLevelMax = "notice";
+        TimeoutStartSec = "1min";
+      };
+    };
+
+    "btrfs-vector-sync.path" = {
+      comment = "Level-triggered: gb-snap take leaves a mark for what the index has not seen, gb-snap send removes it.";
+      Unit = {
+        Description = "GhostBridge: snapshots that the index has not seen";
+        Documentation = "man:gb-snap(1)";
+      };
+      Path.DirectoryNotEmpty = "${run}/pending";
+      Install.WantedBy = "paths.target";
+    };
+
+    "btrfs-vector-sync.service" = {
+      comment = "Sends the newest snapshot against the one that the index stands at.";
+      Unit = patient // {
+        Description = "GhostBridge: the log's snapshots to the index";
+        Documentation = "man:gb-snap(1)";
+        Wants = "gb-vecsync.socket";
+        After = "gb-vecsync.socket";
+        RequiresMountsFor = "${timing} ${snapshots}";
+      };
+      Service = base // btrfs // defaults // {
+        Type = "oneshot";
+        ExecStart = "${bin "gb-snap"} send --resync --pending ${run}/pending --to unix:${run}/vecsync.sock ${timing}";
+        LogLevelMax = "notice";
+        # 75: the index did not take it this time.
+        Restart = "on-failure";
+        RestartSec = "3s";
+        TimeoutStartSec = "1h";
+      };
+    };
+
+    "gb-vecsync.socket" = {
+      comment = "Send streams come in here, one at a time, from root alone.";
+      Unit = {
+        Description = "GhostBridge: socket of the index's ingester";
+        Documentation = "man:gb-vecsync(1)";
+      };
+      Socket = {
+        ListenStream = "${run}/vecsync.sock";
+        SocketMode = "0600";
+        Accept = true;
+        MaxConnections = 1;
+      };
+      Install.WantedBy = "sockets.target";
+    };
+
+    "gb-vecsync@.service" = {
+      comment = "Reads a stream that came from a privileged sender; has no privileges.";
+      Unit = {
+        Description = "GhostBridge: ingester of the index";
+        Documentation = "man:gb-vecsync(1)";
+        RequiresMountsFor = vectors;
+        CollectMode = "inactive-or-failed";
+      };
+      Service = sandbox // defaults // {
+        User = "gb-index";
+        ExecStart = "${bin "gb-vecsync"} ingest";
+        StandardInput = "socket";
+        StandardOutput = "journal";
+        StandardError = "journal";
+        LogLevelMax = "notice";
+        NotifyAccess = "main";
+        WatchdogSec = "10min";
+        ReadWritePaths = vectors;
+        StateDirectory = "ghostbridge/vecsync";
+        StateDirectoryMode = "0755";
+      };
+    };
+
+    "blockchain-search.socket" = {
+      comment = "Questions to the index; for the group ghostbridge.";
+      Unit = {
+        Description = "GhostBridge: socket of the search";
+        Documentation = "man:gb-vecsync(1)";
+      };
+      Socket = {
+        ListenStream = "${run}/search.sock";
+        SocketGroup = "ghostbridge";
+        SocketMode = "0660";
+      };
+      Install.WantedBy = "sockets.target";
+    };
+
+    "blockchain-search.service" = {
+      comment = "The only reader of the index; ends when nobody has asked for a while.";
+      Unit = patient // {
+        Description = "GhostBridge: search in the index";
+        Documentation = "man:gb-vecsync(1)";
+        Requires = "blockchain-search.socket";
+        After = "blockchain-search.socket";
+        RequiresMountsFor = vectors;
+      };
+      Service = sandbox // defaults // {
+        Type = "notify";
+        User = "gb-search";
+        ExecStart = "${bin "gb-vecsync"} search --listen --idle-exit 1min";
+        Restart = "on-failure";
+        RestartSec = "1s";
+        LogLevelMax = "notice";
+        WatchdogSec = "1min";
+      };
+    };
+  };
+
+  # sysusers.d(5). Groups first: members are added to them.
+  sysusers = [
+    "# May read the log and ask the index."
+    "g ghostbridge - -"
+    "# May connect to the log's socket."
+    "g gb-writers - -"
+    ''u gb-log - "GhostBridge log" ${timing} -''
+    ''u gb-journal - "GhostBridge recorder of the journal" - -''
+    ''u gb-index - "GhostBridge index" ${vectors} -''
+    ''u gb-search - "GhostBridge search" - -''
+  ];
+
+  # tmpfiles.d(5). Files that a daemon makes belong to the group of readers,
+  # by the directory's setgid bit. Nothing here is ever cleaned up.
+  tmpfiles = [
+    "d ${timing} 2750 gb-log ghostbridge -"
+    "d ${snapshots} 0750 root ghostbridge -"
+    "d ${vectors} 2750 gb-index gb-search -"
+    "d ${state} 0755 root root -"
+    "d ${run} 0755 root root -"
+    "d ${run}/pending 0755 root root -"
+    "# The recovery key of a new log, until somebody fetches it; gone at the next boot."
+    "d ${run}/recovery 0700 gb-log gb-log -"
+  ];
+}
