@@ -310,13 +310,13 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 // The largest that a reader with default limits ever holds: a buffer of the
 // limit, while it grows from half of it, and what decoding takes.
 func TestReaderStaysUnder64MiB(t *testing.T) {
-	bomb := zstdData(t, make([]byte, 1<<30)) // some 100 KiB that decode to 1 GiB
+	bomb := zstdData(t, make([]byte, 64<<20)) // a few KiB that decode to 64 MiB
 	cmds := []Command{&Header{Version: 2}}
 	for _, size := range []int{100, 1 << 20, DefaultMaxCommand - 100, 5} {
 		cmds = append(cmds, &Write{Path: []byte("f"), Data: make([]byte, size)})
 	}
 	for _, c := range []Compression{CompressionZlib, CompressionZstd, CompressionLZO4K} {
-		data := map[Compression][]byte{CompressionZlib: zlibData(make([]byte, 100<<20)), CompressionZstd: bomb,
+		data := map[Compression][]byte{CompressionZlib: zlibData(make([]byte, 16<<20)), CompressionZstd: bomb,
 			CompressionLZO4K: lzoSegments(4096, literal(make([]byte, 60000)))}[c]
 		for _, n := range []uint64{DefaultMaxUnencoded, DefaultMaxUnencoded + 1, 1 << 40} {
 			cmds = append(cmds, &EncodedWrite{Path: []byte("f"), UnencodedLen: n, UnencodedFileLen: n, Compression: c, Data: data})
@@ -406,8 +406,8 @@ func TestHostileStreamsCostNoMoreThanTheirSize(t *testing.T) {
 }
 
 func TestMemoryStaysUnderItsLimit(t *testing.T) {
-	const limit = 4 << 20
-	big := make([]byte, 100000)
+	const limit = 2 << 20
+	big := make([]byte, 50000)
 	for name, next := range map[string]func(i int) Command{
 		"data":  func(i int) Command { return &Write{Path: []byte("f"), Offset: uint64(i) << 20, Data: big} },
 		"files": func(i int) Command { return &Mkfile{Path: fmt.Appendf(nil, "file%d", i)} },

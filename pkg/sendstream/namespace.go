@@ -474,8 +474,14 @@ const (
 	xattrCost = 160
 )
 
-// bytesCost is what n bytes take: the allocator rounds up by an eighth at most.
-func bytesCost(n int) int64 { return int64(n + n/8) }
+// bytesCost is what n bytes take: the allocator rounds up, to whole pages of
+// 8 KiB above 32 KiB.
+func bytesCost(n int) int64 {
+	if n > 32<<10 {
+		return int64(n+8191) &^ 8191
+	}
+	return int64(n + n/8)
+}
 
 func (n *Namespace) charge(cost int64) error {
 	limit := n.MaxBytes
