@@ -21,11 +21,15 @@ that the log is on. Of each it takes what the snapshot's signed checkpoint
 covers, all of it or nothing, and then publishes the cursor file, from which
 gb-snap send takes the parent of the next stream.
 
+A stream that contradicts what the index knows of the log is a tamper finding:
+exit code 3. It is kept, shown in every answer, and recorded in the log where a
+daemon takes it; nothing more is applied until gb-vecsync rebuild --accept.
+
 Example:
 
    gb-snap send --cursor C SOURCE | gb-vecsync ingest --index I --cursor C`,
 		Flags: []cli.Flag{
-			indexFlag(), cursorFlag(),
+			indexFlag(), cursorFlag(), socketFlag(),
 			&cli.StringFlag{Name: "path", EnvVars: []string{"GB_LOG_PATH"}, Usage: "the log's `DIR` within the subvolume, if it holds several"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if there was no stream"},
 		},
@@ -69,7 +73,7 @@ func runIngest(c *cli.Context) error {
 	}
 	defer db.Close()
 	applied, err := vecsync.Ingest(db, &watchedReader{r: c.App.Reader}, vecsync.Options{
-		Path: c.String("path"), Cursor: cursorPath(c, path), TempDir: filepath.Dir(path),
+		Path: c.String("path"), Cursor: cursorPath(c, path), TempDir: filepath.Dir(path), Record: recorder(c, db).findings(),
 		Applied: func(cur vecsync.Cursor, events int64) {
 			if cli.IsTerminal(c.App.ErrWriter) {
 				fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: snapshot %s applied, %d new events, %d in all\n", cur.SnapshotUUID, events, cur.TreeSize)

@@ -94,6 +94,9 @@ func (f *File) Entries() iter.Seq2[string, *File] {
 	}
 }
 
+// Entry returns the file that has a name in a directory, nil if none has.
+func (f *File) Entry(name string) *File { return f.entries[name] }
+
 // Paths returns the paths by which f can be reached now, in no particular
 // order: none if it is gone, [""] for the subvolume's directory.
 func (f *File) Paths() []string {

@@ -35,6 +35,20 @@ func ReadCursor(ix interface{ Get(string) ([]byte, error) }) (*Cursor, error) {
 	return c, nil
 }
 
+// LogKey returns the verifier key of the log that an index is of, "" if nothing
+// was applied yet.
+func LogKey(ix interface{ Get(string) ([]byte, error) }) (string, error) {
+	data, err := ix.Get(followerKey)
+	if err != nil || data == nil {
+		return "", err
+	}
+	f, err := loadFollower(data)
+	if err != nil || f.ring == nil {
+		return "", err
+	}
+	return f.ring.Created.LogKey.String(), nil
+}
+
 func (c *Cursor) json() []byte {
 	data, err := json.Marshal(c)
 	if err != nil { // no field can fail

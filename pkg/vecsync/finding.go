@@ -2,7 +2,6 @@ package vecsync
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +16,7 @@ type Finding struct {
 	Index    int64     `json:"index"` // of the first event concerned, as nearly as known
 	Detail   string    `json:"detail"`
 	Snapshot string    `json:"snapshot,omitempty"` // UUID of the snapshot that showed it
+	Recorded bool      `json:"recorded,omitempty"` // an event of the log says it
 	Accepted string    `json:"accepted,omitempty"` // the reason, once somebody has accepted it
 }
 
@@ -81,32 +81,37 @@ func Standing(ix interface{ Get(string) ([]byte, error) }) (*Finding, error) {
 	return nil, err
 }
 
-// keepFinding stores a new finding, unless the same one stands already.
-func keepFinding(ix index.Writer, f *Finding) error {
+// KeepFinding stores a new finding and numbers it, unless the same one stands
+// already: then f becomes that one.
+func KeepFinding(ix index.Writer, f *Finding) error {
 	list, err := Findings(ix)
 	if err != nil {
 		return err
 	}
 	for _, old := range list {
 		if old.Accepted == "" && old.Kind == f.Kind && old.Index == f.Index && old.Detail == f.Detail {
-			f.Number = old.Number
+			*f = old
 			return nil
 		}
 	}
 	f.Number = len(list) + 1
-	data, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	tx, err := ix.Begin()
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	return errors.Join(tx.Set(findingKey(f.Number), data), tx.Commit())
+	return KeepFindings(ix, []Finding{*f})
 }
 
-// KeepFindings stores findings of an earlier index.
+// RecordFinding makes an event of a finding, once. Where the log does not take
+// it now, the next call of Ingest tries again.
+func RecordFinding(ix index.Writer, f *Finding, record func(*Finding) error) error {
+	if record == nil || f.Recorded {
+		return nil
+	}
+	if err := record(f); err != nil {
+		return fmt.Errorf("record the finding: %w", err)
+	}
+	f.Recorded = true
+	return KeepFindings(ix, []Finding{*f})
+}
+
+// KeepFindings stores findings under their numbers.
 func KeepFindings(ix index.Writer, list []Finding) error {
 	if len(list) == 0 {
 		return nil

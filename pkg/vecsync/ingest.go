@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 	"github.com/ghostbridge/ghostbridge/pkg/layout"
 	"github.com/ghostbridge/ghostbridge/pkg/sendstream"
@@ -25,6 +24,12 @@ type Options struct {
 	Cursor string
 	// TempDir is where large streams are kept meanwhile.
 	TempDir string
+	// MaxNames bounds the memory that the names of the subvolume's files may
+	// take; 0 means 128 MiB, which is some 200,000 files.
+	MaxNames int64
+	// Record makes an event of a finding. If it fails, the next Ingest tries
+	// again. May be nil.
+	Record func(f *Finding) error
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 	// Applied is called after each stream that was applied, may be nil.
@@ -84,12 +89,15 @@ func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.MaxNames == 0 {
+		o.MaxNames = 128 << 20
+	}
 	standing, err := Standing(ix)
 	if err != nil {
 		return 0, err
 	}
 	if standing != nil {
-		return 0, standing
+		return 0, errors.Join(standing, RecordFinding(ix, standing, o.Record))
 	}
 	cursor, err := ReadCursor(ix)
 	if err != nil {
@@ -114,16 +122,19 @@ func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	defer in.spool.reset()
 	for {
 		more, err := in.stream()
+		applied += in.applied
 		var f *Finding
 		if errors.As(err, &f) {
 			f.At = o.Now().UTC()
 			f.Snapshot = in.snapshot.String()
-			return applied, errors.Join(f, keepFinding(ix, f))
+			if err := KeepFinding(ix, f); err != nil {
+				return applied, errors.Join(f, err)
+			}
+			return applied, errors.Join(f, RecordFinding(ix, f, o.Record))
 		}
 		if err != nil || !more {
 			return applied, err
 		}
-		applied++
 	}
 }
 
@@ -141,58 +152,58 @@ type ingester struct {
 	again    bool // it leads to where the index stands already
 	patches  map[sendstream.FileID]*patch
 	spool    spool
+	applied  int // by the last call of stream
 }
 
-// stream applies one stream; more is false at the end of the input.
+// stream applies what stands up to the next END: one subvolume, or several
+// whose ends were left out. more is false at the end of the input.
 func (in *ingester) stream() (more bool, err error) {
-	in.patches = make(map[sendstream.FileID]*patch)
-	in.full, in.again = false, false
-	if err := in.spool.reset(); err != nil {
-		return false, err
-	}
-	begun := false
-	for {
+	in.applied = 0
+	for begun := false; ; {
 		c, err := in.r.Next()
-		if err == io.EOF && !begun {
-			return false, nil
-		}
-		if errors.Is(err, sendstream.ErrEmpty) {
+		if err == io.EOF && !begun || errors.Is(err, sendstream.ErrEmpty) {
 			return false, nil
 		}
 		if err != nil {
 			return false, streamError(err)
 		}
-		if _, header := c.(*sendstream.Header); header {
+		switch c := c.(type) {
+		case *sendstream.Header:
 			continue
-		}
-		if !begun {
+		case *sendstream.Subvol, *sendstream.Snapshot:
+			if begun { // the next subvolume stands for the end of this one
+				if err := in.end(); err != nil {
+					return false, err
+				}
+			}
+			begun = true
 			if err := in.begin(c); err != nil {
 				return false, err
 			}
-			begun = true
-		} else if _, second := c.(*sendstream.Subvol); second {
-			return false, &StreamError{errors.New("more than one subvolume without an end between them")}
-		} else if _, second := c.(*sendstream.Snapshot); second {
-			return false, &StreamError{errors.New("more than one snapshot without an end between them")}
-		}
-		if in.again {
-			if _, end := c.(*sendstream.End); end {
-				return true, in.publish(0)
+		case *sendstream.End:
+			if !begun {
+				return false, &StreamError{fmt.Errorf("command %d ends no subvolume", in.r.Number())}
 			}
-			continue
-		}
-		effect, err := in.names.Apply(c)
-		if errors.Is(err, sendstream.ErrParent) {
-			return false, &LostParentError{in.snapshot, in.cursor}
-		}
-		if err != nil {
-			return false, &StreamError{fmt.Errorf("command %d: %w", in.r.Number(), err)}
-		}
-		if err := in.keep(c, effect.File); err != nil {
-			return false, err
-		}
-		if _, end := c.(*sendstream.End); end {
+			if !in.again {
+				if _, err := in.names.Apply(c); err != nil {
+					return false, &StreamError{err}
+				}
+			}
 			return true, in.end()
+		default:
+			if !begun {
+				return false, &StreamError{fmt.Errorf("command %d stands before a subvolume", in.r.Number())}
+			}
+			if in.again {
+				continue
+			}
+			effect, err := in.names.Apply(c)
+			if err != nil {
+				return false, &StreamError{fmt.Errorf("command %d: %w", in.r.Number(), err)}
+			}
+			if err := in.keep(c, effect.File); err != nil {
+				return false, err
+			}
 		}
 	}
 }
@@ -209,8 +220,13 @@ func streamError(err error) error {
 	return fmt.Errorf("stream: %w", err)
 }
 
-// begin takes the command that begins a stream.
+// begin takes the command that begins a subvolume.
 func (in *ingester) begin(c sendstream.Command) error {
+	in.patches = make(map[sendstream.FileID]*patch)
+	in.full, in.again = false, false
+	if err := in.spool.reset(); err != nil {
+		return err
+	}
 	switch c := c.(type) {
 	case *sendstream.Subvol:
 		in.snapshot, in.ctransid, in.full = c.UUID, c.Ctransid, true
@@ -221,14 +237,18 @@ func (in *ingester) begin(c sendstream.Command) error {
 			in.again = true
 			return nil
 		}
-		if in.cursor == nil || in.cursor.SnapshotUUID == (sendstream.UUID{}) || in.cursor.SnapshotUUID != c.ParentUUID {
+		if in.cursor == nil || in.cursor.SnapshotUUID == (sendstream.UUID{}) || in.cursor.SnapshotUUID != c.ParentUUID || in.cursor.Ctransid != c.ParentCtransid {
 			return &LostParentError{c.ParentUUID, in.cursor}
 		}
 		if in.names == nil {
-			return in.loadNames()
+			if err := in.loadNames(); err != nil {
+				return err
+			}
 		}
-	default:
-		return &StreamError{fmt.Errorf("command %d stands before a subvolume", in.r.Number())}
+	}
+	in.names.MaxBytes = in.o.MaxNames
+	if _, err := in.names.Apply(c); err != nil {
+		return fmt.Errorf("state of the names: %w", err)
 	}
 	return nil
 }
@@ -258,76 +278,66 @@ func (in *ingester) keep(c sendstream.Command, f *sendstream.File) error {
 	if f == nil || !f.IsRegular() {
 		return nil
 	}
-	var p piece
+	e := new(piece)
+	var data []byte
 	switch c := c.(type) {
 	case *sendstream.Mkfile:
 		// A file that was made in this stream has no earlier content.
 		in.patches[f.ID] = &patch{made: true}
 		return nil
 	case *sendstream.Write:
-		p = piece{kind: pieceData, off: int64(c.Offset), len: int64(len(c.Data))}
-		if p.off < 0 {
-			return &StreamError{fmt.Errorf("command %d: offset %d", in.r.Number(), c.Offset)}
-		}
-		if !interesting(c.Path) {
-			return nil
-		}
-		return in.store(f.ID, p, c.Data)
+		e.kind, e.off, e.len, data = pieceData, int64(c.Offset), int64(len(c.Data)), c.Data
 	case *sendstream.EncodedWrite:
-		p = piece{kind: pieceEncoded, off: int64(c.Offset), len: int64(c.UnencodedFileLen), encoded: *c}
-		p.encoded.Path, p.encoded.Data = nil, nil
-		if p.off < 0 || p.len < 0 {
-			return &StreamError{fmt.Errorf("command %d: offset %d", in.r.Number(), c.Offset)}
+		if c.Encryption != 0 || c.Compression > sendstream.CompressionLZO64K || c.UnencodedLen > sendstream.DefaultMaxUnencoded ||
+			c.UnencodedFileLen > c.UnencodedLen || c.UnencodedOffset > c.UnencodedLen {
+			return &StreamError{fmt.Errorf("command %d: an encoded write that no kernel sends", in.r.Number())}
 		}
-		if !interesting(c.Path) {
-			return nil
-		}
-		return in.store(f.ID, p, c.Data)
+		e.kind, e.off, e.len, data = pieceEncoded, int64(c.Offset), int64(c.UnencodedFileLen), c.Data
+		e.compression, e.unencoded, e.skip = c.Compression, int64(c.UnencodedLen), int64(c.UnencodedOffset)
 	case *sendstream.Truncate:
-		p = piece{kind: pieceTruncate, off: int64(c.Size)}
+		e.kind, e.off = pieceTruncate, int64(c.Size)
 	case *sendstream.Clone:
-		p = piece{kind: pieceClone, off: int64(c.Offset), len: int64(c.Len)}
+		e.kind, e.off, e.len = pieceClone, int64(c.Offset), int64(c.Len)
 	case *sendstream.UpdateExtent:
-		p = piece{kind: pieceUnknown, off: int64(c.Offset), len: int64(c.Len)}
+		e.kind, e.off, e.len = pieceUnknown, int64(c.Offset), int64(c.Len)
 	case *sendstream.Fallocate:
 		if c.Mode&^sendstream.FallocKeepSize == 0 {
-			return nil
+			return nil // it changes no content
 		}
-		p = piece{kind: pieceHole, off: int64(c.Offset), len: int64(c.Len)}
+		e.kind, e.off, e.len = pieceHole, int64(c.Offset), int64(c.Len)
 	default:
 		return nil
 	}
-	if p.off < 0 || p.len < 0 {
-		return &StreamError{fmt.Errorf("command %d: offset %d", in.r.Number(), p.off)}
+	p := in.patches[f.ID]
+	if p == nil {
+		p = new(patch)
+		in.patches[f.ID] = p
 	}
-	if interesting(c.Target()) {
-		in.add(f.ID, p)
+	if !interesting(c.Target(), f) {
+		p.skipped = true
+		return nil
 	}
-	return nil
+	return p.add(&in.spool, e, data)
 }
 
-func (in *ingester) store(id sendstream.FileID, p piece, data []byte) error {
-	at, err := in.spool.add(data)
-	if err != nil {
-		return err
+// interesting says whether the file f at path may be one of the log's: by one
+// of its names, or because it has one of those that btrfs gives for the time
+// being (oINODE-GENERATION-NUMBER).
+func interesting(p []byte, f *sendstream.File) bool {
+	if interestingName(path.Base(string(p))) {
+		return true
 	}
-	p.at, p.n = at, len(data)
-	in.add(id, p)
-	return nil
+	if f.Nlink > 1 {
+		for _, other := range f.Paths() {
+			if interestingName(path.Base(other)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
-func (in *ingester) add(id sendstream.FileID, p piece) {
-	if in.patches[id] == nil {
-		in.patches[id] = new(patch)
-	}
-	in.patches[id].pieces = append(in.patches[id].pieces, p)
-}
-
-// interesting says whether the file at path may be one of the log's: by its
-// name, or because it has one of those that btrfs gives for the time being
-// (oINODE-GENERATION-NUMBER).
-func interesting(p []byte) bool {
-	base := path.Base(string(p))
+func interestingName(base string) bool {
 	if _, ok := layout.ParseSegmentName(base); ok || isSmall(base) {
 		return true
 	}
@@ -346,49 +356,46 @@ func isSmall(base string) bool {
 	return false
 }
 
-// end applies the stream that has ended, in one transaction.
+// end applies the subvolume that has ended, in one transaction.
 func (in *ingester) end() error {
-	dir, ok, err := in.findLog()
+	if in.again {
+		in.applied++
+		return in.publish(0)
+	}
+	dir, err := in.findLog()
 	if err != nil {
 		return err
 	}
-	if !ok {
-		return in.commitWithoutLog()
-	}
-	l, err := in.openLog(dir)
-	if err != nil {
-		return err
-	}
-	defer l.close()
 	tx, err := in.ix.Begin()
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	before := l.follow.size()
-	checkpoint, err := l.apply(func(e *event.Event) error { return tx.Add(e) })
-	if err != nil {
-		return err
+	cursor := Cursor{SnapshotUUID: in.snapshot, Ctransid: in.ctransid}
+	var before int64
+	if in.cursor != nil {
+		before = in.cursor.TreeSize
 	}
-	if err := l.save(tx); err != nil {
-		return err
-	}
-	cursor := Cursor{SnapshotUUID: in.snapshot, Ctransid: in.ctransid, TreeSize: checkpoint.Size, Root: checkpoint.Root}
-	return in.commit(tx, cursor, checkpoint.Size-before)
-}
-
-// commitWithoutLog moves on past a snapshot that was taken before there was a
-// log.
-func (in *ingester) commitWithoutLog() error {
-	if in.cursor != nil && in.cursor.TreeSize > 0 {
+	switch {
+	case dir != nil:
+		l, err := in.openLog(dir)
+		if err != nil {
+			return err
+		}
+		checkpoint, err := l.apply(tx)
+		if err != nil {
+			return err
+		}
+		if err := tx.Set(logKey, []byte(dir.Paths()[0])); err != nil {
+			return err
+		}
+		cursor.TreeSize, cursor.Root = checkpoint.Size, checkpoint.Root
+	case before > 0 && in.full:
+		return &StreamError{errors.New("it is of a subvolume without the log that the index is of")}
+	case before > 0:
 		return found(FindingRemoved, 0, "the snapshot holds no log any more")
 	}
-	tx, err := in.ix.Begin()
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	return in.commit(tx, Cursor{SnapshotUUID: in.snapshot, Ctransid: in.ctransid}, 0)
+	return in.commit(tx, cursor, cursor.TreeSize-before)
 }
 
 // commit commits the stream with its names and cursor and publishes that.
@@ -426,6 +433,7 @@ func (in *ingester) commit(tx index.Tx, cursor Cursor, events int64) error {
 	}
 	in.names.Kept()
 	in.cursor = &cursor
+	in.applied++
 	return in.publish(events)
 }
 
@@ -441,35 +449,53 @@ func (in *ingester) publish(events int64) error {
 	return nil
 }
 
-// findLog returns the directory of the log in the snapshot: the one with a
-// checkpoint and a segment in it.
-func (in *ingester) findLog() (dir string, ok bool, err error) {
-	isLog := func(f *sendstream.File) bool {
-		checkpoint, segment := false, false
-		for name, e := range f.Entries() {
-			_, is := layout.ParseSegmentName(name)
-			segment = segment || is && e.IsRegular()
-			checkpoint = checkpoint || name == layout.Checkpoint
+const logKey = "log" // path of the log's directory
+
+// findLog returns the directory of the log in the snapshot, nil if there is
+// none: the one that was it before, else the only one with a checkpoint and a
+// segment in it.
+func (in *ingester) findLog() (*sendstream.File, error) {
+	where := []byte(in.o.Path)
+	if in.o.Path == "" {
+		var err error
+		if where, err = in.ix.Get(logKey); err != nil {
+			return nil, err
 		}
-		return checkpoint && segment
+	}
+	if f, err := in.names.Lookup(where); err == nil && (isLog(f) || len(where) > 0 && hasCheckpoint(f)) {
+		return f, nil
 	}
 	if in.o.Path != "" {
-		f, err := in.names.Lookup([]byte(in.o.Path))
-		if err != nil || !f.IsDir() || !isLog(f) {
-			return "", false, nil
-		}
-		return in.o.Path, true, nil
+		return nil, nil
 	}
+	var dir *sendstream.File
 	for f := range in.names.Files() {
-		if !f.IsDir() || !isLog(f) {
+		if !isLog(f) {
 			continue
 		}
-		if ok {
-			return "", false, &pathError{dir, f.Paths()[0]}
+		if dir != nil {
+			return nil, &pathError{dir.Paths()[0], f.Paths()[0]}
 		}
-		dir, ok = f.Paths()[0], true
+		dir = f
 	}
-	return dir, ok, nil
+	return dir, nil
+}
+
+func isLog(f *sendstream.File) bool {
+	if !hasCheckpoint(f) {
+		return false
+	}
+	for name, e := range f.Entries() {
+		if _, ok := layout.ParseSegmentName(name); ok && e.IsRegular() {
+			return true
+		}
+	}
+	return false
+}
+
+func hasCheckpoint(f *sendstream.File) bool {
+	e := f.Entry(layout.Checkpoint)
+	return e != nil && e.IsRegular()
 }
 
 // A pathError says that there are several logs: exit code 2.

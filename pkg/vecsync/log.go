@@ -1,12 +1,10 @@
 package vecsync
 
 import (
-	"bytes"
 	"encoding/json"
-
 	"fmt"
-	"io"
-	"sort"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
@@ -20,14 +18,13 @@ import (
 // snapshot.
 type logState struct {
 	in     *ingester
-	dir    *sendstream.File
 	follow *follower
-	small  map[string]*smallFile // by name, and by identity for temporary ones
-	known  map[int64]*segment
-	fresh  map[int64]*area // what is new of each segment
-	files  map[int64]*sendstream.File
-	gone   []*segment // pruned ones
-	stored map[string]bool
+	before int64                      // first segment not pruned before this stream
+	small  map[string]*smallFile      // by name
+	known  map[int64]*segment         // headers of all, the rest of those that this stream touches
+	files  map[int64]*sendstream.File // the segments that the snapshot holds
+
+	pending int64 // bytes that stand behind the checkpoint
 }
 
 // A smallFile is a file of the log that is kept whole. It is known by its
@@ -36,24 +33,16 @@ type logState struct {
 type smallFile struct {
 	ID      sendstream.FileID `json:"file"`
 	Content []byte            `json:"content"`
+	changed bool
 }
 
-const (
-	segmentPrefix = "seg/"
-	smallPrefix   = "small/"
-	prunedKey     = "pruned" // number of the first segment that was not pruned
-)
+const smallPrefix = "small/"
 
 func smallKey(id sendstream.FileID) string { return smallPrefix + strconv.FormatUint(uint64(id), 10) }
 
-// openLog reads the state and works out what the stream did to each file.
-func (in *ingester) openLog(path string) (*logState, error) {
-	dir, err := in.names.Lookup([]byte(path))
-	if err != nil {
-		return nil, err
-	}
-	l := &logState{in: in, dir: dir, small: make(map[string]*smallFile), known: make(map[int64]*segment),
-		fresh: make(map[int64]*area), files: make(map[int64]*sendstream.File), stored: make(map[string]bool)}
+// openLog reads the state of the log in directory dir.
+func (in *ingester) openLog(dir *sendstream.File) (*logState, error) {
+	l := &logState{in: in, small: make(map[string]*smallFile), known: make(map[int64]*segment), files: make(map[int64]*sendstream.File)}
 	data, err := in.ix.Get(followerKey)
 	if err != nil {
 		return nil, err
@@ -61,21 +50,12 @@ func (in *ingester) openLog(path string) (*logState, error) {
 	if l.follow, err = loadFollower(data); err != nil {
 		return nil, err
 	}
-	segments, failed := in.ix.Scan(segmentPrefix)
-	for k, v := range segments {
-		n, err := strconv.ParseInt(k[len(segmentPrefix):], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("state %q: %w", k, err)
-		}
-		if l.known[n], err = parseSegment(n, append([]byte(nil), v...)); err != nil {
-			return nil, err
-		}
-	}
-	if err := failed(); err != nil {
+	l.before = l.follow.pruned
+	if err := l.readSegments(); err != nil {
 		return nil, err
 	}
 	for name, f := range dir.Entries() {
-		if n, ok := layout.ParseSegmentName(name); ok && f.IsRegular() {
+		if n, ok := layout.ParseSegmentName(name); ok && f.IsRegular() && n >= l.before {
 			l.files[n] = f
 		}
 		if isSmall(name) && f.IsRegular() {
@@ -85,6 +65,20 @@ func (in *ingester) openLog(path string) (*logState, error) {
 		}
 	}
 	return l, nil
+}
+
+func (l *logState) readSegments() error {
+	segments, failed := l.in.ix.Scan(segmentPrefix)
+	for k, v := range segments {
+		n, err := strconv.ParseInt(k[len(segmentPrefix):], 10, 64)
+		if err != nil {
+			return fmt.Errorf("state %q: %w", k, err)
+		}
+		if l.known[n], err = parseSegment(n, v, l.in.ix); err != nil {
+			return err
+		}
+	}
+	return failed()
 }
 
 // openSmall brings a small file up to date.
@@ -97,15 +91,17 @@ func (l *logState) openSmall(name string, f *sendstream.File) error {
 		if err := json.Unmarshal(data, s); err != nil {
 			return fmt.Errorf("state %q: %w", key, err)
 		}
+	} else {
+		s.changed = true
 	}
 	if p := l.in.patches[f.ID]; p != nil {
 		var err error
 		if s.Content, err = p.small(s.Content, int64(f.Size), &l.in.spool); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		s.changed = true
 	}
 	l.small[name] = s
-	l.stored[key] = true
 	return nil
 }
 
@@ -116,190 +112,184 @@ func (l *logState) content(name string) []byte {
 	return nil
 }
 
-func (l *logState) close() {
-	for _, a := range l.fresh {
-		a.close()
-	}
-}
-
-// apply compares what came again with what is known and takes what is new, up
-// to the checkpoint.
-func (l *logState) apply(each func(*event.Event) error) (merkle.Checkpoint, error) {
+// apply compares what came again with what is known, and puts what is new, up
+// to the checkpoint, with the state into tx.
+func (l *logState) apply(tx index.Tx) (merkle.Checkpoint, error) {
 	note := l.content(layout.Checkpoint)
 	target, err := merkle.ParseNote(note)
 	if err != nil {
 		return target, found(FindingSignature, l.follow.size(), "%v", err)
 	}
+	if ring := l.follow.ring; l.in.full && ring != nil && ring.Created.Origin != target.Origin {
+		return target, &StreamError{fmt.Errorf("it is of the log %q, the index of %q", target.Origin, ring.Created.Origin)}
+	}
 	if target.Size < l.follow.size() {
 		return target, found(FindingRolledBack, target.Size, "the checkpoint covers %d events, %d are in the index", target.Size, l.follow.size())
 	}
-	numbers := make([]int64, 0, len(l.files))
-	for n := range l.files {
-		numbers = append(numbers, n)
-	}
-	sort.Slice(numbers, func(i, j int) bool { return numbers[i] < numbers[j] })
-	if l.follow.size() == 0 && len(numbers) > 0 && numbers[0] > 0 {
-		if err := l.follow.skip(numbers[0], l.content(layout.Seals), l.content(layout.Epochs)); err != nil {
+	first, end := contiguous(target.Size, func(n int64) bool { return l.files[n] != nil })
+	if first > l.follow.segment() {
+		if err := l.follow.skip(first, l.content(layout.Seals), l.content(layout.Epochs)); err != nil {
 			return target, err
 		}
 	}
-	for _, n := range numbers {
-		if err := l.patch(n); err != nil {
-			return target, err
+	for _, n := range slices.Sorted(maps.Keys(l.files)) {
+		if n >= end {
+			break // no event can stand there yet
 		}
-	}
-	for _, n := range numbers {
-		if err := l.take(n, target.Size, each); err != nil {
+		if err := l.segment(tx, n, target.Size); err != nil {
 			return target, err
 		}
 	}
 	if l.follow.size() != target.Size {
-		return target, found(FindingLine, l.follow.size(), "its segment is missing, a checkpoint covers %d events", target.Size)
+		return target, segmentGone(l.follow, target.Size)
 	}
 	checkpoint, err := l.follow.close(note)
 	if err != nil {
 		return target, err
 	}
-	if err := checkSeals(l.content(layout.Seals), l.follow.roots); err != nil {
+	if s := l.small[layout.Seals]; s == nil || s.changed || len(l.follow.roots) > 0 {
+		if err := l.follow.checkSeals(l.content(layout.Seals)); err != nil {
+			return target, err
+		}
+	}
+	if err := l.prune(tx); err != nil {
 		return target, err
 	}
-	return checkpoint, l.missing()
+	if err := l.saveSmall(tx); err != nil {
+		return target, err
+	}
+	state, err := l.follow.save()
+	if err != nil {
+		return target, err
+	}
+	return checkpoint, tx.Set(followerKey, state)
 }
 
-// patch applies the stream to segment n.
-func (l *logState) patch(n int64) error {
-	f := l.files[n]
-	seg := l.known[n]
+// segmentGone says that the segment in which the next event stands is not there.
+func segmentGone(f *follower, size int64) *Finding {
+	n := f.segment()
+	return found(FindingRemoved, n*layout.SegmentEvents, "%s is gone, and a checkpoint covers %d events", layout.SegmentName(n), size)
+}
+
+// contiguous returns the segments [first, end) that are there without a gap
+// around the one in which the last of size events stands.
+func contiguous(size int64, there func(int64) bool) (first, end int64) {
+	last := (size - 1) / layout.SegmentEvents
+	first, end = last, last+1
+	for there(first - 1) {
+		first--
+	}
+	for there(end) {
+		end++
+	}
+	return first, end
+}
+
+// segment applies the stream to segment n, and brings the tree forward with
+// what it has.
+func (l *logState) segment(tx index.Tx, n, size int64) error {
+	f, seg := l.files[n], l.known[n]
 	if seg == nil {
-		seg = &segment{number: n, file: f.ID}
+		seg = newSegment(n, l.in.ix)
 		l.known[n] = seg
 	}
 	p := l.in.patches[f.ID]
-	moved := seg.size > 0 && (seg.file != f.ID || l.in.full)
-	if int64(f.Size) < seg.size {
-		return found(FindingShrunk, n*layout.SegmentEvents, "%s has %d bytes, %d are known", layout.SegmentName(n), f.Size, seg.size)
+	another := seg.file != f.ID || l.in.full || p != nil && p.made
+	goesOn := l.follow.segment() == n && l.follow.size() < size && seg.size > seg.consumed
+	if p == nil && !another && int64(f.Size) == seg.size && !goesOn {
+		return nil // as it was
+	}
+	if int64(f.Size) < seg.consumed {
+		return found(FindingShrunk, n*layout.SegmentEvents, "%s has %d bytes, %d are in the index", layout.SegmentName(n), f.Size, seg.consumed)
+	}
+	if f.Size > maxSegment {
+		return &pendingError{int64(f.Size) - seg.consumed}
 	}
 	if p == nil {
-		if moved || int64(f.Size) > seg.size {
-			p = new(patch)
-		} else {
-			return nil
-		}
+		p = new(patch)
 	}
-	if err := seg.loadBlocks(l.in.ix); err != nil {
+	if err := seg.load(l.in.ix); err != nil {
 		return err
 	}
-	a, err := p.segment(seg, int64(f.Size), moved, &l.in.spool)
+	a, err := seg.apply(p, int64(f.Size), another, &l.in.spool)
 	if err != nil {
 		return err
 	}
-	l.fresh[n] = a
+	defer a.close()
 	seg.file = f.ID
-	return nil
+	if err := l.take(seg, a, size, tx.Add); err != nil {
+		return err
+	}
+	return seg.save(tx)
 }
 
-// take brings the tree forward with what segment n has.
-func (l *logState) take(n, size int64, each func(*event.Event) error) error {
-	seg, fresh := l.known[n], l.fresh[n]
-	if fresh == nil {
-		fresh = &area{}
-	}
+// take brings the tree forward with the bytes of a segment, of which a has
+// those from the tail on.
+func (l *logState) take(seg *segment, a *area, size int64, each func(*event.Event) error) error {
 	consumed := seg.consumed
-	if l.follow.segment() == n && l.follow.size() < size {
-		unread := seg.tail[seg.consumed-seg.tailOff():]
-		r := io.MultiReader(bytes.NewReader(unread), io.NewSectionReader(fresh, 0, fresh.size))
-		taken, err := l.follow.take(r, size, each)
+	if l.follow.segment() == seg.number && l.follow.size() < size {
+		taken, err := l.follow.take(seg.section(a, consumed), size, each)
 		if err != nil {
 			return err
 		}
 		consumed += taken
 	}
-	if fresh.size == 0 && consumed == seg.consumed {
-		return nil
+	if l.pending += seg.tailOff() + a.size - consumed; l.pending > maxPending {
+		return &pendingError{l.pending}
 	}
-	if err := seg.loadBlocks(l.in.ix); err != nil {
-		return err
-	}
-	return seg.grow(fresh, seg.size+fresh.size, consumed)
+	return seg.grow(a, consumed)
 }
 
-// missing looks for segments that are known and not there any more.
-func (l *logState) missing() error {
-	pruned, err := l.prunedUpTo()
-	if err != nil {
-		return err
-	}
-	for _, p := range l.follow.pruned {
-		if p.First == pruned || p.First == 0 && pruned == 0 {
-			pruned = max(pruned, p.Last+1)
-		}
-	}
-	for n, seg := range l.known {
-		if l.files[n] != nil {
-			continue
-		}
-		if n >= pruned {
+// prune takes out of the index what the log says that it deletes, be it gone
+// yet or not, and makes sure that nothing else is gone.
+func (l *logState) prune(tx index.Tx) error {
+	pruned := l.follow.pruned
+	for n := pruned; n*layout.SegmentEvents < l.follow.size(); n++ {
+		if l.files[n] == nil && !l.follow.leftOut(n) {
 			return found(FindingRemoved, n*layout.SegmentEvents, "%s is gone, and no event says that it was pruned", layout.SegmentName(n))
 		}
-		l.gone = append(l.gone, seg)
 	}
-	return nil
-}
-
-func (l *logState) prunedUpTo() (int64, error) {
-	data, err := l.in.ix.Get(prunedKey)
-	if err != nil || data == nil {
-		return 0, err
+	if pruned == l.before {
+		return nil
 	}
-	return strconv.ParseInt(string(data), 10, 64)
-}
-
-// save stores the state in the stream's transaction, and takes what was pruned
-// out of the index.
-func (l *logState) save(tx index.Tx) error {
-	state, err := l.follow.save()
-	if err != nil {
+	if err := tx.Remove(l.before*layout.SegmentEvents, pruned*layout.SegmentEvents); err != nil {
 		return err
 	}
-	if err := tx.Set(followerKey, state); err != nil {
-		return err
-	}
-	pruned, err := l.prunedUpTo()
-	if err != nil {
-		return err
-	}
-	for _, seg := range l.gone {
-		if err := tx.Remove(seg.number*layout.SegmentEvents, (seg.number+1)*layout.SegmentEvents); err != nil {
-			return err
+	for n, seg := range l.known {
+		if n >= pruned {
+			continue
 		}
 		if err := seg.remove(tx); err != nil {
 			return err
 		}
-		delete(l.known, seg.number)
-		pruned = max(pruned, seg.number+1)
+		delete(l.known, n)
 	}
-	if len(l.gone) > 0 {
-		if err := tx.Set(prunedKey, strconv.AppendInt(nil, pruned, 10)); err != nil {
-			return err
-		}
-	}
-	for n := range l.files {
-		if l.fresh[n] == nil && l.known[n].dirty == 0 && l.known[n].blocks == nil {
-			continue // as it was
-		}
-		if err := l.known[n].save(tx); err != nil {
-			return err
-		}
-	}
-	return l.saveSmall(tx)
+	maps.DeleteFunc(l.follow.roots, func(n int64, _ merkle.Hash) bool { return n < pruned })
+	l.follow.pruneLeft()
+	return nil
 }
 
 // saveSmall stores the small files that the snapshot holds and forgets others.
 func (l *logState) saveSmall(tx index.Tx) error {
+	stored := make(map[string]bool)
+	for _, s := range l.small {
+		key := smallKey(s.ID)
+		stored[key] = true
+		if !s.changed {
+			continue
+		}
+		data, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		if err := tx.Set(key, data); err != nil {
+			return err
+		}
+	}
 	old, failed := l.in.ix.Scan(smallPrefix)
 	var drop []string
 	for k := range old {
-		if !l.stored[k] {
+		if !stored[k] {
 			drop = append(drop, k)
 		}
 	}
@@ -308,15 +298,6 @@ func (l *logState) saveSmall(tx index.Tx) error {
 	}
 	for _, k := range drop {
 		if err := tx.Set(k, nil); err != nil {
-			return err
-		}
-	}
-	for _, s := range l.small {
-		data, err := json.Marshal(s)
-		if err != nil {
-			return err
-		}
-		if err := tx.Set(smallKey(s.ID), data); err != nil {
 			return err
 		}
 	}

@@ -16,50 +16,111 @@ const (
 	// again begins and ends at a multiple of it, or at the end of the file.
 	blockSize = 4096
 
-	// A block's hash is the first 16 bytes of its SHA-256.
-	blockHash = 16
-
 	// chunkBlocks is how many hashes stand in one record of the state.
 	chunkBlocks = 256
 
-	// maxPending bounds what may stand behind the checkpoint.
-	maxPending = 256 << 20
+	// maxSegment is the size of the largest segment that a log can have.
+	maxSegment = layout.SegmentEvents * (65535 + 1)
+
+	// maxPending bounds what may stand behind the checkpoint: it is kept in
+	// memory, and written again with each stream.
+	maxPending = 32 << 20
 )
 
+// A blockHash is the first half of a block's SHA-256.
+type blockHash [16]byte
+
+func hashBlock(b []byte) blockHash {
+	sum := sha256.Sum256(b)
+	return blockHash(sum[:16])
+}
+
 // A segment is what the ingester knows of the bytes of one segment of the log.
+// Those that are in the index can't change any more: of them it has a hash of
+// each whole block. Those behind, which no checkpoint covers, it has as they
+// are; a writer that recovers from a crash may cut them off.
 type segment struct {
 	number   int64
 	file     sendstream.FileID
-	size     int64  // bytes that are known
-	consumed int64  // of these, in lines that are in the index
-	tail     []byte // the bytes from tailOff on
-	blocks   []byte // hashes of the whole blocks
-	dirty    int64  // blocks below it are saved already
+	size     int64 // bytes that are known
+	consumed int64 // of these, in lines that are in the index
+
+	loaded bool
+	tail   []byte // the bytes from tailOff on
+	blocks blockHashes
 }
 
-// tailOff is where tail begins: it holds what is not in the index yet and the
-// last block if that is not whole.
-func (s *segment) tailOff() int64 { return min(s.consumed, s.size&^(blockSize-1)) }
+// tailOff is where tail begins: at the block in which what is in the index
+// ends.
+func (s *segment) tailOff() int64 { return s.consumed &^ (blockSize - 1) }
 
-func segmentKey(n int64) string      { return fmt.Sprintf("seg/%012d", n) }
-func chunkKey(n, chunk int64) string { return fmt.Sprintf("blk/%012d/%08d", n, chunk) }
+const (
+	segmentPrefix = "seg/"
+	tailPrefix    = "tail/"
+	blocksPrefix  = "blk/"
+)
+
+func segmentKey(n int64) string      { return fmt.Sprintf("%s%012d", segmentPrefix, n) }
+func tailKey(n int64) string         { return fmt.Sprintf("%s%012d", tailPrefix, n) }
+func chunkKey(n, chunk int64) string { return fmt.Sprintf("%s%012d/%08d", blocksPrefix, n, chunk) }
+
+func newSegment(n int64, ix getter) *segment {
+	return &segment{number: n, loaded: true, blocks: blockHashes{ix: ix, segment: n}}
+}
+
+func parseSegment(n int64, data []byte, ix getter) (*segment, error) {
+	if len(data) != 24 {
+		return nil, fmt.Errorf("state of %s: %d bytes", layout.SegmentName(n), len(data))
+	}
+	s := &segment{
+		number:   n,
+		file:     sendstream.FileID(binary.BigEndian.Uint64(data)),
+		size:     int64(binary.BigEndian.Uint64(data[8:])),
+		consumed: int64(binary.BigEndian.Uint64(data[16:])),
+	}
+	if s.consumed < 0 || s.consumed > s.size {
+		return nil, fmt.Errorf("state of %s: does not fit together", layout.SegmentName(n))
+	}
+	s.blocks = blockHashes{ix: ix, segment: n, count: s.tailOff() / blockSize}
+	return s, nil
+}
+
+// load reads the tail.
+func (s *segment) load(ix getter) error {
+	if s.loaded {
+		return nil
+	}
+	tail, err := ix.Get(tailKey(s.number))
+	if err != nil {
+		return err
+	}
+	if int64(len(tail)) != s.size-s.tailOff() {
+		return fmt.Errorf("state of %s: does not fit together", layout.SegmentName(s.number))
+	}
+	s.tail, s.loaded = tail, true
+	return nil
+}
 
 func (s *segment) save(tx index.Tx) error {
-	head := make([]byte, 24, 24+len(s.tail))
+	head := make([]byte, 24)
 	binary.BigEndian.PutUint64(head, uint64(s.file))
 	binary.BigEndian.PutUint64(head[8:], uint64(s.size))
 	binary.BigEndian.PutUint64(head[16:], uint64(s.consumed))
-	if err := tx.Set(segmentKey(s.number), append(head, s.tail...)); err != nil {
+	tail := s.tail
+	if tail == nil {
+		tail = []byte{}
+	}
+	if err := tx.Set(segmentKey(s.number), head); err != nil {
 		return err
 	}
-	for chunk := s.dirty / chunkBlocks; chunk*chunkBlocks*blockHash < int64(len(s.blocks)); chunk++ {
-		part := s.blocks[chunk*chunkBlocks*blockHash:]
-		part = part[:min(len(part), chunkBlocks*blockHash)]
-		if err := tx.Set(chunkKey(s.number, chunk), part); err != nil {
-			return err
-		}
+	if err := tx.Set(tailKey(s.number), tail); err != nil {
+		return err
 	}
-	s.dirty = int64(len(s.blocks)) / blockHash
+	if err := s.blocks.save(tx); err != nil {
+		return err
+	}
+	// With many segments in one stream, only what is in work is in memory.
+	s.loaded, s.tail, s.blocks.chunks = false, nil, nil
 	return nil
 }
 
@@ -67,7 +128,10 @@ func (s *segment) remove(tx index.Tx) error {
 	if err := tx.Set(segmentKey(s.number), nil); err != nil {
 		return err
 	}
-	for chunk := int64(0); chunk*chunkBlocks*blockSize <= s.size; chunk++ {
+	if err := tx.Set(tailKey(s.number), nil); err != nil {
+		return err
+	}
+	for chunk := int64(0); chunk*chunkBlocks < s.blocks.count; chunk++ {
 		if err := tx.Set(chunkKey(s.number, chunk), nil); err != nil {
 			return err
 		}
@@ -75,108 +139,119 @@ func (s *segment) remove(tx index.Tx) error {
 	return nil
 }
 
-func parseSegment(n int64, data []byte) (*segment, error) {
-	if len(data) < 24 {
-		return nil, fmt.Errorf("state of %s: cut off", layout.SegmentName(n))
-	}
-	s := &segment{
-		number:   n,
-		file:     sendstream.FileID(binary.BigEndian.Uint64(data)),
-		size:     int64(binary.BigEndian.Uint64(data[8:])),
-		consumed: int64(binary.BigEndian.Uint64(data[16:])),
-		tail:     data[24:],
-	}
-	if s.consumed < 0 || s.consumed > s.size || int64(len(s.tail)) != s.size-s.tailOff() {
-		return nil, fmt.Errorf("state of %s: does not fit together", layout.SegmentName(n))
-	}
-	return s, nil
-}
-
-// loadBlocks reads the block hashes, which are only wanted when the segment
-// changes.
-func (s *segment) loadBlocks(ix index.Writer) error {
-	if s.blocks != nil {
-		return nil
-	}
-	want := s.size / blockSize * blockHash
-	s.blocks = make([]byte, 0, want)
-	for chunk := int64(0); int64(len(s.blocks)) < want; chunk++ {
-		part, err := ix.Get(chunkKey(s.number, chunk))
-		if err != nil {
-			return err
-		}
-		if len(part) == 0 {
-			return fmt.Errorf("state of %s: hashes are missing", layout.SegmentName(s.number))
-		}
-		s.blocks = append(s.blocks, part...)
-	}
-	s.blocks = s.blocks[:want]
-	s.dirty = want / blockHash
-	return nil
-}
-
-// compare says whether the bytes b at off, all below size, are those that are
-// known. Bytes that share a whole known block with others can't be compared
-// without them.
-func (s *segment) compare(off int64, b []byte) (same, comparable bool) {
-	whole := s.size &^ (blockSize - 1)
-	for len(b) > 0 {
-		if t := s.tailOff(); off >= t {
-			return string(b) == string(s.tail[off-t:off-t+int64(len(b))]), true
-		}
-		if off%blockSize != 0 || len(b) < blockSize || off >= whole {
-			return false, false
-		}
-		sum := sha256.Sum256(b[:blockSize])
-		at := off / blockSize * blockHash
-		if string(sum[:blockHash]) != string(s.blocks[at:at+blockHash]) {
-			return false, true
-		}
-		off, b = off+blockSize, b[blockSize:]
-	}
-	return true, true
-}
-
-// grow takes the bytes of the segment from its old size to size, which a reads
-// from its beginning, and what is consumed of all now.
-func (s *segment) grow(a io.ReaderAt, size, consumed int64) error {
-	if size-min(consumed, size&^(blockSize-1)) > maxPending {
-		return fmt.Errorf("%s: more than %d bytes stand behind the checkpoint", layout.SegmentName(s.number), maxPending)
-	}
-	old := s.size
-	// The block that was not whole goes on with what is new.
+// grow takes over a, the segment's bytes from the tail on, of which now all up
+// to consumed are in the index.
+func (s *segment) grow(a *area, consumed int64) error {
+	old := s.tailOff()
+	s.size, s.consumed = old+a.size, consumed
 	var block [blockSize]byte
-	fill := copy(block[:], s.tail[(old&^(blockSize-1))-s.tailOff():])
-	fill = min(fill, int(old%blockSize))
-	oldTail, oldOff := s.tail, s.tailOff()
-	for off := int64(0); off < size-old; {
-		n, err := a.ReadAt(block[fill:min(blockSize, int64(fill)+size-old-off)], off)
-		if err != nil && err != io.EOF {
+	for off := old; off < s.tailOff(); off += blockSize {
+		if n, err := a.ReadAt(block[:], off-old); n < len(block) {
 			return err
 		}
-		if n == 0 {
-			return io.ErrUnexpectedEOF
-		}
-		off += int64(n)
-		fill += n
-		if fill == blockSize {
-			sum := sha256.Sum256(block[:])
-			s.blocks = append(s.blocks, sum[:blockHash]...)
-			fill = 0
-		}
-	}
-	s.size, s.consumed = size, consumed
-	// The new tail, out of the old one and what is new.
-	tail := make([]byte, size-s.tailOff())
-	from := s.tailOff()
-	if from < old {
-		copy(tail, oldTail[from-oldOff:])
-	}
-	if at := max(from, old); at < size {
-		if _, err := a.ReadAt(tail[at-from:], at-old); err != nil && err != io.EOF {
+		if err := s.blocks.append(hashBlock(block[:])); err != nil {
 			return err
 		}
 	}
-	s.tail = tail
+	s.tail = make([]byte, s.size-s.tailOff())
+	if n, err := a.ReadAt(s.tail, s.tailOff()-old); n < len(s.tail) {
+		return err
+	}
 	return nil
+}
+
+// A pendingError says that too much stands behind the checkpoint: exit code 75.
+type pendingError struct{ bytes int64 }
+
+func (e *pendingError) Error() string {
+	return fmt.Sprintf("%d bytes of events stand behind the log's checkpoint, at most %d can wait there", e.bytes, int64(maxPending))
+}
+
+// ExitCode is EX_TEMPFAIL: the next checkpoint covers them.
+func (e *pendingError) ExitCode() int { return 75 }
+
+// Hint says what to do.
+func (e *pendingError) Hint() string {
+	return "nothing was taken; try again when the log's writer has signed a checkpoint"
+}
+
+// A getter reads the state of an index.
+type getter interface {
+	Get(key string) ([]byte, error)
+}
+
+// blockHashes are the hashes of a segment's blocks, of which only those that
+// are asked for are read from the state.
+type blockHashes struct {
+	ix      getter
+	segment int64
+	count   int64
+	chunks  map[int64]*hashChunk
+}
+
+type hashChunk struct {
+	hashes []byte
+	dirty  bool
+}
+
+const hashSize = int64(len(blockHash{}))
+
+func (h *blockHashes) chunk(n int64) (*hashChunk, error) {
+	if c := h.chunks[n]; c != nil {
+		return c, nil
+	}
+	c := new(hashChunk)
+	if want := min(h.count-n*chunkBlocks, chunkBlocks) * hashSize; want > 0 {
+		data, err := h.ix.Get(chunkKey(h.segment, n))
+		if err != nil {
+			return nil, err
+		}
+		if int64(len(data)) != want {
+			return nil, fmt.Errorf("state of %s: hashes are missing", layout.SegmentName(h.segment))
+		}
+		c.hashes = data
+	}
+	if h.chunks == nil {
+		h.chunks = make(map[int64]*hashChunk)
+	}
+	h.chunks[n] = c
+	return c, nil
+}
+
+// at returns the hash of block i.
+func (h *blockHashes) at(i int64) (blockHash, error) {
+	c, err := h.chunk(i / chunkBlocks)
+	if err != nil {
+		return blockHash{}, err
+	}
+	return blockHash(c.hashes[i%chunkBlocks*hashSize:][:hashSize]), nil
+}
+
+func (h *blockHashes) append(b blockHash) error {
+	c, err := h.chunk(h.count / chunkBlocks)
+	if err != nil {
+		return err
+	}
+	c.hashes, c.dirty = append(c.hashes, b[:]...), true
+	h.count++
+	return nil
+}
+
+func (h *blockHashes) save(tx index.Tx) error {
+	for n, c := range h.chunks {
+		if !c.dirty {
+			continue
+		}
+		if err := tx.Set(chunkKey(h.segment, n), c.hashes); err != nil {
+			return err
+		}
+		c.dirty = false
+	}
+	return nil
+}
+
+// section reads a from the byte at off of the segment on.
+func (s *segment) section(a *area, off int64) io.Reader {
+	at := off - s.tailOff()
+	return io.NewSectionReader(a, at, a.size-at)
 }

@@ -158,6 +158,15 @@ func (d *DB) create() error {
 	return tx.Commit()
 }
 
+// Settle brings all that was committed into the index's one file, so that it
+// is whole without the write-ahead log beside it.
+func (d *DB) Settle() error {
+	if _, err := d.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		return fmt.Errorf("index %s: %w", d.path, err)
+	}
+	return nil
+}
+
 // Close closes the index.
 func (d *DB) Close() error { return d.db.Close() }
 
