@@ -7,6 +7,7 @@
 #   make torture            the long forms of the tests
 #   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
+#   make deb                the Debian package, in dist/
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -27,7 +28,7 @@ PACKAGES := gcc libc6-dev linux-libc-dev make git ca-certificates \
             btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils jq \
             systemd nix-bin
 
-.PHONY: all build test check quickcheck bench torture race fuzz run install deps man units clean fmt
+.PHONY: all build test check quickcheck bench torture race fuzz run install deb deps man units clean fmt
 
 all: build
 
@@ -110,10 +111,16 @@ units: deps
 man: build
 	$(GO) test ./cmd/... -run 'TestManPage' -update
 
+# Configuration that is there already is left as it is.
+SYSCONFDIR ?= /etc
+UNITS      := $(wildcard units/*.service units/*.socket units/*.timer units/*.path)
+
 install: build
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1' \
 	  '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
-	  '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	  '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d' \
+	  '$(DESTDIR)$(PREFIX)/lib/systemd/system' '$(DESTDIR)$(PREFIX)/lib/sysusers.d' '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d' \
+	  '$(DESTDIR)$(SYSCONFDIR)/default' '$(DESTDIR)$(SYSCONFDIR)/ghostbridge'
 	for t in $(TOOLS); do \
 	  install -m 755 bin/$$t '$(DESTDIR)$(PREFIX)/bin/'; \
 	  install -m 644 man/$$t.1 '$(DESTDIR)$(PREFIX)/share/man/man1/'; \
@@ -121,9 +128,25 @@ install: build
 	  bin/$$t completion zsh > '$(DESTDIR)$(PREFIX)'/share/zsh/site-functions/_$$t; \
 	  bin/$$t completion fish > '$(DESTDIR)$(PREFIX)'/share/fish/vendor_completions.d/$$t.fish; \
 	done
+	for u in $(UNITS); do \
+	  sed -E 's,=/usr/bin/($(subst $(eval ) ,|,$(TOOLS))) ,=$(PREFIX)/bin/\1 ,' $$u > '$(DESTDIR)$(PREFIX)'/lib/systemd/system/$${u#units/}; \
+	done
+	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
+	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
+	keep() { [ -e "$$3" ] || install -m "$$1" "$$2" "$$3"; }; \
+	keep 644 packaging/default '$(DESTDIR)$(SYSCONFDIR)/default/ghostbridge'; \
+	keep 644 packaging/writers.json '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/writers.json'; \
+	keep 755 packaging/query-blockchain.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/query-blockchain.sh'
+
+# The Debian package, in dist/.
+DIST ?= dist
+deb: build
+	@stage=$$(mktemp -d); trap 'rm -rf "$$stage"' EXIT; chmod 755 "$$stage"; \
+	$(MAKE) install PREFIX=/usr DESTDIR="$$stage" >/dev/null; \
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) packaging/debian/build "$$stage" '$(VERSION)' '$(DIST)'
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
