@@ -106,7 +106,10 @@ func openOld(path string) (*local.DB, error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &version) {
 		return nil, nil
 	}
-	return old, err
+	if err != nil {
+		return nil, cli.WithHint(err, "delete it if it is spoilt; the findings in it are lost with it, gb-chain verify finds again what is wrong with the log")
+	}
+	return old, nil
 }
 
 // acceptedFindings returns the old index's findings, with those accepted that

@@ -452,8 +452,8 @@ func (in *ingester) publish(events int64) error {
 const logKey = "log" // path of the log's directory
 
 // findLog returns the directory of the log in the snapshot, nil if there is
-// none: the one that was it before, else the only one with a checkpoint and a
-// segment in it.
+// none: the one that was it before, else the only one with a checkpoint and
+// segments or keys in it.
 func (in *ingester) findLog() (*sendstream.File, error) {
 	where := []byte(in.o.Path)
 	if in.o.Path == "" {
@@ -486,7 +486,7 @@ func isLog(f *sendstream.File) bool {
 		return false
 	}
 	for name, e := range f.Entries() {
-		if _, ok := layout.ParseSegmentName(name); ok && e.IsRegular() {
+		if _, ok := layout.ParseSegmentName(name); (ok || name == layout.Epochs) && e.IsRegular() {
 			return true
 		}
 	}

@@ -124,6 +124,10 @@ func (l *logState) apply(tx index.Tx) (merkle.Checkpoint, error) {
 		return target, &StreamError{fmt.Errorf("it is of the log %q, the index of %q", target.Origin, ring.Created.Origin)}
 	}
 	if target.Size < l.follow.size() {
+		if l.in.full && l.in.cursor != nil && l.in.ctransid < l.in.cursor.Ctransid {
+			// Sent again, or late: it says nothing of the log as it is now.
+			return target, &StreamError{fmt.Errorf("its snapshot is older than %s, at which the index stands", l.in.cursor.SnapshotUUID)}
+		}
 		return target, found(FindingRolledBack, target.Size, "the checkpoint covers %d events, %d are in the index", target.Size, l.follow.size())
 	}
 	first, end := contiguous(target.Size, func(n int64) bool { return l.files[n] != nil })

@@ -178,6 +178,42 @@ func TestTampering(t *testing.T) {
 	}
 }
 
+// A log that is put back to an earlier state of itself is found; an old
+// snapshot of the log that is sent late is none of that.
+func TestRolledBack(t *testing.T) {
+	h := vecsynctest.New(t, 13)
+	for range 2 {
+		h.Append(10, 100)
+		h.Checkpoint()
+		h.Snapshot()
+	}
+	one, two := h.Step(0), h.Step(1)
+	for name, data := range map[string][]byte{segment0: one.Files["log/"+segment0].Data, layout.Checkpoint: one.Files["log/"+layout.Checkpoint].Data} {
+		edit(t, h, name, func([]byte) []byte { return data })
+	}
+	three := h.Snapshot()
+	ix := vecsynctest.NewIndex()
+	for _, s := range [][2]*vecsynctest.Step{{nil, one}, {one, two}} {
+		if err := ingest(ix, h, s[0], s[1], vecsync.Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var late *vecsync.StreamError
+	if err := ingest(ix, h, nil, one, vecsync.Options{}); !errors.As(err, &late) || !strings.Contains(err.Error(), "older") {
+		t.Fatal(err)
+	}
+	for _, from := range []*vecsynctest.Step{nil, two} {
+		ix := ix.Clone()
+		var f *vecsync.Finding
+		if err := ingest(ix, h, from, three, vecsync.Options{}); !errors.As(err, &f) || f.Kind != vecsync.FindingRolledBack || f.Index != one.Size {
+			t.Fatal(err)
+		}
+		if d := two.Diff(ix); d != "" {
+			t.Fatal(d)
+		}
+	}
+}
+
 // A finding that the log could not take is recorded later.
 func TestFindingIsRecordedLater(t *testing.T) {
 	h := vecsynctest.New(t, 8)

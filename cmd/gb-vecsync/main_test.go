@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ghostbridge/ghostbridge/pkg/durable"
+	"github.com/ghostbridge/ghostbridge/pkg/sendstream/streamtest"
+	"github.com/ghostbridge/ghostbridge/pkg/vecsync/vecsynctest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"gb-vecsync": main})
+}
+
+// TestScripts runs sessions of the real binary. Besides testscript's own, the
+// commands are those below.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			s := &session{History: vecsynctest.New(t, 1), snapshots: make(map[string]*vecsynctest.Step)}
+			env.Values[sessionKey{}] = s
+			env.Setenv("GB_LOG", s.Dir)
+			env.Setenv("GB_INDEX", filepath.Join(env.WorkDir, "I"))
+			env.Setenv("GB_CURSOR", filepath.Join(env.WorkDir, "C"))
+			env.Setenv("GB_CHAIN_SOCKET", "")
+			env.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"log":  history,
+			"code": code,
+			"cut":  cut,
+			"flip": flip,
+			"lock": lock,
+		},
+	})
+}
+
+type sessionKey struct{}
+
+// A session is a log with its snapshots by name.
+type session struct {
+	*vecsynctest.History
+	snapshots map[string]*vecsynctest.Step
+}
+
+// history does something to the session's log:
+//
+//	log append N            append N events and sign them
+//	log snapshot NAME       take a snapshot
+//	log send FROM TO FILE   write the stream between two, in full from none
+//	log forge I             change event I of segment 0, with its checksum
+//	log cut FILE N          cut a file of the log to N bytes
+//	log remove FILE         remove one
+func history(ts *testscript.TestScript, neg bool, args []string) {
+	s := ts.Value(sessionKey{}).(*session)
+	number := func(text string) int {
+		n, err := strconv.Atoi(text)
+		ts.Check(err)
+		return n
+	}
+	switch args[0] {
+	case "append":
+		s.Append(number(args[1]), 30)
+		s.Checkpoint()
+	case "snapshot":
+		s.snapshots[args[1]] = s.Snapshot()
+	case "send":
+		to := s.snapshots[args[2]]
+		if to == nil {
+			ts.Fatalf("no snapshot %s", args[2])
+		}
+		stream := vecsynctest.Stream(s.snapshots[args[1]], to, vecsynctest.Form{Version: 2})
+		ts.Check(os.WriteFile(ts.MkAbs(args[3]), stream, 0o644))
+	case "forge":
+		path := filepath.Join(s.Dir, "000000.jsonl")
+		data, err := os.ReadFile(path)
+		ts.Check(err)
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		line := lines[number(args[1])]
+		line[bytes.Index(line, []byte("event number"))] = 'E'
+		sum := bytes.LastIndex(line, []byte(`,"c":"`))
+		copy(line[sum+6:], fmt.Sprintf("%08x", crc32.Checksum(line[:sum], crc32.MakeTable(crc32.Castagnoli))))
+		ts.Check(os.WriteFile(path, bytes.Join(lines, nil), 0o644))
+	case "cut":
+		ts.Check(os.Truncate(filepath.Join(s.Dir, args[1]), int64(number(args[2]))))
+	case "remove":
+		s.Remove(args[1])
+	default:
+		ts.Fatalf("log %s?", args[0])
+	}
+}
+
+// code N COMMAND ARGS...: the command ends with exit code N.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	have := 0
+	if err != nil {
+		coded, ok := err.(interface{ ExitCode() int })
+		if !ok {
+			ts.Fatalf("%v: %v", args[1:], err)
+		}
+		have = coded.ExitCode()
+	}
+	if strconv.Itoa(have) != args[0] {
+		ts.Fatalf("%v: exit code %d, want %s", args[1:], have, args[0])
+	}
+}
+
+// cut FILE N TO: TO is FILE without its last N bytes.
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), data[:len(data)-n], 0o644))
+}
+
+// flip FILE TEXT TO [mended]: TO is FILE with a bit of TEXT changed, and with
+// the stream's checksums made right for it.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	at := bytes.Index(data, []byte(args[1]))
+	if at < 0 {
+		ts.Fatalf("%s does not hold %q", args[0], args[1])
+	}
+	data[at] ^= 1
+	if len(args) > 3 {
+		data = streamtest.Mend(data)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), data, 0o644))
+}
+
+// lock FILE COMMAND ARGS...: the command meets a locked FILE, and ends with 75.
+func lock(ts *testscript.TestScript, neg bool, args []string) {
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_RDWR, 0o644)
+	ts.Check(err)
+	f.Close()
+	l, err := durable.TryLock(ts.MkAbs(args[0]))
+	for tries := 0; errors.Is(err, durable.ErrLocked) && tries < 1000; tries++ {
+		// A process that another script has just forked can still have it.
+		time.Sleep(time.Millisecond)
+		l, err = durable.TryLock(ts.MkAbs(args[0]))
+	}
+	ts.Check(err)
+	defer l.Unlock()
+	code(ts, neg, append([]string{"75"}, args[1:]...))
+}
