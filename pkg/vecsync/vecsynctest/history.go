@@ -268,13 +268,8 @@ func (h *History) Snapshot() *Step {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if note := s.Files["log/"+layout.Checkpoint]; note != nil {
-		if c, err := merkle.ParseNote(note.Data); err == nil { // or a test has spoilt it
-			s.Size = c.Size
-		}
-	}
 	s.cache = &h.cache
-	s.findPruned()
+	s.measure()
 	h.steps = append(h.steps, s)
 	return s
 }
@@ -315,8 +310,38 @@ func (h *History) inode(last *Step, rel, path string, d fs.DirEntry) (*Inode, er
 	return n, nil
 }
 
-// findPruned looks for what the log says that it deletes.
-func (s *Step) findPruned() {
+// ReadStep returns a Step of a snapshot on a file system, in which the log is
+// the directory log.
+func ReadStep(dir string, uuid sendstream.UUID, ctransid uint64) (*Step, error) {
+	s := &Step{UUID: uuid, Ctransid: ctransid, Files: make(map[string]*Inode), cache: new([]cached)}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		n := new(Inode)
+		n.Data, err = os.ReadFile(path)
+		s.Files[rel] = n
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.measure()
+	return s, nil
+}
+
+// measure looks for how much of the log is signed, and what it says that it
+// deletes.
+func (s *Step) measure() {
+	if note := s.Files["log/"+layout.Checkpoint]; note != nil {
+		if c, err := merkle.ParseNote(note.Data); err == nil { // or a test has spoilt it
+			s.Size = c.Size
+		}
+	}
 	for path, f := range s.Files {
 		if _, ok := layout.ParseSegmentName(filepath.Base(path)); !ok || !bytes.Contains(f.Data, []byte(layout.TypePruned)) {
 			continue
@@ -334,8 +359,8 @@ func (s *Step) findPruned() {
 	}
 }
 
-// events returns what an index of the snapshot must hold.
-func (s *Step) events() ([]Event, error) {
+// Events returns what an index of the snapshot must hold.
+func (s *Step) Events() ([]Event, error) {
 	if s.want != nil {
 		return s.want, nil
 	}
@@ -384,7 +409,7 @@ func (s *Step) Diff(x *Index) string {
 			wrong = append(wrong, fmt.Sprintf(format, args...))
 		}
 	}
-	want, err := s.events()
+	want, err := s.Events()
 	if err != nil {
 		return err.Error()
 	}
