@@ -25,6 +25,8 @@ type Pruned struct {
 	Left    int    // verdicts to drop that were not carried out
 	Why     string // they were not
 	Backlog int    // of the cleaner, before
+
+	done bool // Taker has pruned in this tick
 }
 
 // A Pruning is what to prune by.
@@ -39,13 +41,21 @@ type Pruning struct {
 	// Before, if not nil, is told what is about to be deleted. After an error
 	// nothing is.
 	Before func([]Verdict) error
+
+	// What List has returned a moment ago; nil to ask again. Only who has the
+	// lock on the store knows that nothing has come since, and what has gone
+	// does no harm.
+	list []Snapshot
 }
 
 // Plan returns what p says of the store's snapshots, without doing it.
 func (s *Store) Plan(p Pruning) ([]Verdict, error) {
-	list, err := s.List()
-	if err != nil {
-		return nil, err
+	list := p.list
+	if list == nil {
+		var err error
+		if list, err = s.List(); err != nil {
+			return nil, err
+		}
 	}
 	holders, err := s.Holders(list, p.Cursors)
 	if err != nil {
@@ -67,16 +77,19 @@ func (s *Store) Plan(p Pruning) ([]Verdict, error) {
 // A snapshot that is being sent stays, as the kernel refuses to delete it.
 func (s *Store) Prune(ctx context.Context, p Pruning) (Pruned, error) {
 	// A look without the lock: mostly there is nothing to do.
-	plan, err := s.Plan(p)
-	if err != nil || !slices.ContainsFunc(plan, dropped) {
-		return Pruned{}, err
+	if p.Room == 0 {
+		plan, err := s.Plan(p)
+		if err != nil || !slices.ContainsFunc(plan, dropped) {
+			return Pruned{}, err
+		}
 	}
 	l, err := s.lockHolds(ctx)
 	if err != nil {
 		return Pruned{}, err
 	}
 	defer l.Unlock()
-	if plan, err = s.Plan(p); err != nil {
+	plan, err := s.Plan(p)
+	if err != nil {
 		return Pruned{}, err
 	}
 	return s.carryOut(plan, p)

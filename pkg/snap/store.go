@@ -94,12 +94,12 @@ func (s *Store) List() ([]Snapshot, error) {
 	fresh := make(map[string]Snapshot, len(names))
 	list := make([]Snapshot, 0, len(names))
 	for _, name := range names {
-		t, ok := ParseName(name)
-		if !ok {
-			continue
-		}
 		sn, ok := s.known[name]
 		if !ok {
+			t, ok := ParseName(name)
+			if !ok {
+				continue
+			}
 			info, err := s.btrfs.Info(filepath.Join(s.dir, name))
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, subvol.ErrNotSubvolume) {
 				continue // deleted meanwhile, or a directory of that name

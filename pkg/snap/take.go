@@ -123,7 +123,7 @@ func (t *Taker) Take(ctx context.Context, force bool) (Outcome, error) {
 	}
 	if due {
 		o.Ahead = true
-		if err := t.makeRoom(ctx, &o); err != nil {
+		if err := t.makeRoom(ctx, &o, list); err != nil {
 			return o, err
 		}
 		// Whatever is appended now is in the snapshot that is due anyway.
@@ -135,10 +135,13 @@ func (t *Taker) Take(ctx context.Context, force bool) (Outcome, error) {
 		}
 		o.Ahead = false
 	}
-	if err := t.prune(ctx, &o, 0, false); err != nil {
-		return o, err
+	if o.Pruned.done { // room was made, by the same policy
+		return o, nil
 	}
-	return o, nil
+	if o.Snapshot != nil {
+		list = append(list, *o.Snapshot)
+	}
+	return o, t.prune(ctx, &o, list, 0, false)
 }
 
 // Alive returns a function that says whether a snapshot is in list.
@@ -159,10 +162,10 @@ func (t *Taker) warn(message string, err error) {
 }
 
 // prune prunes and adds what was done to o.
-func (t *Taker) prune(ctx context.Context, o *Outcome, room int, full bool) error {
+func (t *Taker) prune(ctx context.Context, o *Outcome, list []Snapshot, room int, full bool) error {
 	now := t.Now()
 	p, err := t.Store.Prune(ctx, Pruning{
-		Policy: t.Policy, Cursors: t.Cursors, Room: room, Full: full, Limits: t.Limits, Now: now,
+		Policy: t.Policy, Cursors: t.Cursors, Room: room, Full: full, Limits: t.Limits, Now: now, list: list,
 		Before: func(list []Verdict) error {
 			// Where the log can't be written there may be no room for the
 			// spool either, and deleting is what makes room.
@@ -174,7 +177,7 @@ func (t *Taker) prune(ctx context.Context, o *Outcome, room int, full bool) erro
 	})
 	o.Live -= len(p.Deleted)
 	o.Pruned.Deleted = append(o.Pruned.Deleted, p.Deleted...)
-	o.Pruned.Left, o.Pruned.Why, o.Pruned.Backlog = p.Left, p.Why, p.Backlog
+	o.Pruned.Left, o.Pruned.Why, o.Pruned.Backlog, o.Pruned.done = p.Left, p.Why, p.Backlog, true
 	if err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
@@ -184,12 +187,12 @@ func (t *Taker) prune(ctx context.Context, o *Outcome, room int, full bool) erro
 // makeRoom prunes where one more snapshot would be more than allowed. If there
 // were more than that to begin with, deleting one is room for one: the number
 // never rises.
-func (t *Taker) makeRoom(ctx context.Context, o *Outcome) error {
+func (t *Taker) makeRoom(ctx context.Context, o *Outcome, list []Snapshot) error {
 	if t.Policy.MaxCount == 0 || o.Live < t.Policy.MaxCount {
 		return nil
 	}
 	live, gone := o.Live, len(o.Pruned.Deleted)
-	if err := t.prune(ctx, o, 1, false); err != nil {
+	if err := t.prune(ctx, o, list, 1, false); err != nil {
 		return err
 	}
 	if len(o.Pruned.Deleted) == gone && o.Live >= t.Policy.MaxCount {
@@ -208,7 +211,7 @@ func (t *Taker) roomAfter(ctx context.Context, o *Outcome, err error) error {
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
-	return errors.Join(err, t.prune(ctx, o, 0, true))
+	return errors.Join(err, t.prune(ctx, o, nil, 0, true))
 }
 
 // changed says whether the source differs from its newest snapshot. The

@@ -53,20 +53,29 @@ func ioctl(f *os.File, number uintptr, arg unsafe.Pointer) error {
 // change of the subvolume.
 func openDir(path string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
-	f, err := os.OpenFile(path, flags|unix.O_NOATIME, 0)
+	// Not os.OpenFile: it tries to have the poller watch what it opens.
+	fd, err := retry(path, flags|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) { // neither root nor the owner
-		f, err = os.OpenFile(path, flags, 0)
+		fd, err = retry(path, flags)
 	}
-	return f, err
+	if err != nil {
+		return nil, pathError("open", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func retry(path string, flags int) (fd int, err error) {
+	for {
+		if fd, err = unix.Open(path, flags, 0); err != unix.EINTR {
+			return fd, err
+		}
+	}
 }
 
 // Info returns what the kernel knows of the subvolume whose top directory is
 // path. The error wraps ErrNotSubvolume if it is something else.
 func (System) Info(path string) (Info, error) {
-	if err := isSubvolume(path); err != nil {
-		return Info{}, err
-	}
-	f, err := openDir(path)
+	f, err := openSubvolume(path)
 	if err != nil {
 		return Info{}, err
 	}
@@ -74,24 +83,32 @@ func (System) Info(path string) (Info, error) {
 	return infoOf(f)
 }
 
-// isSubvolume follows path if it is a symbolic link, as containerd's check
-// does not.
-func isSubvolume(path string) error {
-	info, err := os.Stat(path)
+// openSubvolume opens a subvolume's top directory.
+func openSubvolume(path string) (*os.File, error) {
+	f, err := openDir(path)
+	if errors.Is(err, unix.ENOTDIR) {
+		if _, serr := os.Stat(path); serr == nil { // it is path itself that is no directory
+			err = pathError("subvolume", path, ErrNotSubvolume)
+		}
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if !info.IsDir() {
-		return pathError("subvolume", path, ErrNotSubvolume)
+	// As containerd's IsSubvolume, but of what is open, and through symbolic
+	// links.
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err = unix.Fstat(int(f.Fd()), &st); err == nil {
+		err = unix.Fstatfs(int(f.Fd()), &fs)
 	}
-	real, err := filepath.EvalSymlinks(path)
+	if err == nil && (fs.Type != unix.BTRFS_SUPER_MAGIC || st.Ino != rootInode) {
+		err = ErrNotSubvolume
+	}
 	if err != nil {
-		return err
+		f.Close()
+		return nil, pathError("subvolume", path, err)
 	}
-	if err := btrfs.IsSubvolume(real); err != nil {
-		return pathError("subvolume", path, ErrNotSubvolume)
-	}
-	return nil
+	return f, nil
 }
 
 func infoOf(f *os.File) (Info, error) {

@@ -30,8 +30,8 @@ func (s System) MountBeside(source, name, dir string) (mounted bool, err error) 
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return false, err
 	}
-	if err := isSubvolume(dir); err == nil {
-		return false, nil
+	if f, err := openSubvolume(dir); err == nil {
+		return false, f.Close()
 	} else if !errors.Is(err, ErrNotSubvolume) {
 		return false, err
 	}
