@@ -108,7 +108,9 @@ func record(t *testing.T, seed uint64, options string, snapshots int) *vecsyncte
 				streams[[2]int{from, k}] = append(streams[[2]int{from, k}], stream)
 			}
 		}
-		send(-1)
+		if k%5 == 0 { // the first, and as many as fit into memory
+			send(-1)
+		}
 		for _, back := range []int{1, 3, 7} {
 			if k-back >= 0 {
 				send(k - back)
@@ -206,8 +208,10 @@ func (w *writer) write(log *chain.Log, r *rand.Rand) error {
 		if err != nil {
 			return err
 		}
-		if r.IntN(4) == 0 {
-			time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
+		// Now and then several batches without a pause, in all not so many that
+		// the streams of a long recording would not fit into memory.
+		if r.IntN(4) > 0 {
+			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
 		}
 	}
 }
@@ -296,7 +300,7 @@ func (h *host) feed(stream []byte, r *rand.Rand, kill bool) (code int, words str
 	cmd.Stderr = &said
 	h.must(cmd.Start())
 	if kill {
-		timer := time.AfterFunc(time.Duration(r.IntN(40000))*time.Microsecond, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Duration(r.IntN(12000))*time.Microsecond, func() { cmd.Process.Kill() })
 		defer timer.Stop()
 	}
 	for rest := stream; len(rest) > 0; {

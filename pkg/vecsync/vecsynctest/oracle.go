@@ -21,8 +21,8 @@ import (
 type Recording struct {
 	Steps []*Step
 	// Stream returns a stream from snapshot k to snapshot to, in full for
-	// k < 0. Those to the next snapshot, and the full ones, are always there;
-	// nil says that one is not.
+	// k < 0; nil says that there is none. Those to the next snapshot, and the
+	// full one of the first, are always there.
 	Stream func(k, to int, r *rand.Rand) []byte
 
 	at []*Index
@@ -83,10 +83,10 @@ func (c *faultCase) run() (outcome string, err error) {
 	// What is sent: one stream, or several that lead there step by step.
 	var input []byte
 	several := false
-	switch {
-	case full:
+	if full {
 		input = c.Stream(-1, to, c.rand)
-	case c.rand.IntN(4) > 0:
+		full = input != nil
+	} else if c.rand.IntN(4) > 0 {
 		input = c.Stream(k, to, c.rand)
 	}
 	if input == nil {
@@ -129,7 +129,9 @@ func (c *faultCase) run() (outcome string, err error) {
 	}
 	again := c.Stream(at, to, c.rand)
 	if again == nil {
-		again = c.Stream(-1, to, c.rand)
+		for next := at; next < to; next++ {
+			again = append(again, c.Stream(next, next+1, c.rand)...)
+		}
 	}
 	if _, err := vecsync.Ingest(ix, bytes.NewReader(again), vecsync.Options{}); err != nil {
 		return "", fmt.Errorf("sent again: %w", err)
