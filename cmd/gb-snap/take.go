@@ -112,7 +112,12 @@ func runTake(c *cli.Context) error {
 		return loop(c, t, every, pending)
 	}
 	o, err := t.Take(c.Context, c.Bool("force"))
-	if perr := snap.OneTick(t, o, err).Publish(snap.TicksFile(c.String("run"), t.Store)); perr != nil {
+	file := snap.TicksFile(c.String("run"), t.Store)
+	before, rerr := snap.ReadTicks(file)
+	if rerr != nil {
+		before = nil // it is written anew
+	}
+	if perr := snap.OneTick(t, before, o, err).Publish(file); perr != nil {
 		err = errors.Join(err, fmt.Errorf("--run: %w", perr))
 	}
 	if pending != nil {

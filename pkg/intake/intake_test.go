@@ -82,6 +82,44 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
+// Our own units start each second: that is not recorded, that one of them fails
+// is, and so is what others do.
+func TestOwnRoutineIsLeftOut(t *testing.T) {
+	journal := func(unit, id string) string {
+		return `{"__REALTIME_TIMESTAMP":"1700000000000000","MESSAGE":"x","SYSLOG_IDENTIFIER":"systemd","UNIT":"` + unit + `","MESSAGE_ID":"` + id + `"}`
+	}
+	signal := func(path, member, data string) string {
+		return `{"type":"signal","sender":":1.0","path":"/org/freedesktop/systemd1` + path + `","interface":"i","member":"` + member + `","payload":{"type":"s","data":` + data + `}}`
+	}
+	const started, failed = "39f53479d3a045ac8e11786248231fbf", "d9b373ed55a64feb8242e02dbe79a49c"
+	for _, c := range []struct {
+		format, line string
+		out          bool
+	}{
+		{"journald", journal("btrfs-snapshot.service", started), true},
+		{"journald", journal("gb-vecsync@7-1-0.service", started), true},
+		{"journald", journal("btrfs-snapshot.service", failed), false},
+		{"journald", journal("ssh.service", started), false},
+		{"busctl", signal("/unit/btrfs_2dsnapshot_2eservice", "PropertiesChanged", `["a",{"ActiveState":{"type":"s","data":"inactive"}},[]]`), true},
+		{"busctl", signal("/unit/btrfs_2dsnapshot_2eservice", "PropertiesChanged", `["a",{"ActiveState":{"type":"s","data":"failed"}},[]]`), false},
+		{"busctl", signal("/unit/ssh_2eservice", "PropertiesChanged", `[]`), false},
+		{"busctl", signal("", "JobRemoved", `[7,"/org/freedesktop/systemd1/job/7","btrfs-snapshot.service","done"]`), true},
+		{"busctl", signal("", "JobRemoved", `[7,"/org/freedesktop/systemd1/job/7","btrfs-snapshot.service","timeout"]`), false},
+		{"busctl", signal("", "JobNew", `[7,"/org/freedesktop/systemd1/job/7","ssh.service"]`), false},
+		{"busctl", signal("/job/7", "PropertiesChanged", `[]`), true},
+		{"busctl", signal("", "UnitNew", `["gb-vecsync@1-2.service","/x"]`), true},
+		{"busctl", strings.ReplaceAll(signal("", "UnitNew", `["btrfs-snapshot.service","/x"]`), "systemd1", "other"), false},
+	} {
+		conv, err := New(c.format, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := accepted(t, conv, c.line); (e == nil) != c.out {
+			t.Errorf("%s: left out: %v", c.line, e == nil)
+		}
+	}
+}
+
 func TestNotTheFormat(t *testing.T) {
 	for _, format := range []string{"journald", "kmsg", "busctl"} {
 		c, _ := New(format, Options{})

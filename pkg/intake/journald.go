@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,9 @@ func journald(Options) Converter {
 		unit := get("_SYSTEMD_UNIT")
 		if u := get("UNIT"); u != "" { // systemd itself, about a unit
 			unit = u
+			if startsEverySecond(u) && slices.Contains(routineMessages, get("MESSAGE_ID")) {
+				return nil, nil
+			}
 		}
 		o := out{Time: micros(us), Host: get("_HOSTNAME"), Source: "journald", Subject: unit, Message: get("MESSAGE")}
 		if o.Subject == "" {

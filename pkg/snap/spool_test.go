@@ -95,6 +95,13 @@ func TestFiveIdleMinutes(t *testing.T) {
 		r.now = r.now.Add(time.Second)
 		r.mem.Clean(10)
 		l.sign()
+		// Under the timer each tick is a process of its own.
+		sp, err := OpenSpool(filepath.Dir(r.taker.Recorder.path), r.store, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sp.Append = l.append
+		r.taker.Recorder = sp
 		if r.taken().Snapshot != nil {
 			snapshots++
 		}

@@ -378,6 +378,16 @@ func TestTicksStatusAndMetrics(t *testing.T) {
 	if st, err = r.store.Status("", back, time.Second); err != nil || st.Healthy {
 		t.Errorf("known to be ahead: %+v, %v", st, err)
 	}
+	// Processes that take once hand on what the one before has left.
+	one := OneTick(r.taker, nil, o, nil)
+	one.GoodUptime -= 2
+	two := OneTick(r.taker, one, Outcome{Ahead: true}, syscall.ENOSPC)
+	if two.Good != 1 || two.Failed != 1 || two.GoodUptime != one.GoodUptime || two.AheadUptime == 0 {
+		t.Errorf("%+v", two)
+	}
+	if st, err = r.store.Status("", OneTick(r.taker, nil, o, nil), time.Second); err != nil || len(st.Faults) > 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

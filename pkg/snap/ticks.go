@@ -66,7 +66,7 @@ func newTicks(t *Taker, every time.Duration) *Ticks {
 func (k *Ticks) count(now time.Time, behind time.Duration, o Outcome, err error) {
 	k.LatenessMax = max(k.LatenessMax, behind.Seconds())
 	k.LatenessSum += behind.Seconds()
-	if behind.Seconds() > k.Period/late {
+	if k.Period > 0 && behind.Seconds() > k.Period/late {
 		k.Late++
 	}
 	k.Live, k.Left, k.LeftWhy, k.Backlog = o.Live, o.Pruned.Left, o.Pruned.Why, o.Pruned.Backlog
@@ -97,12 +97,16 @@ func (k *Ticks) count(now time.Time, behind time.Duration, o Outcome, err error)
 	}
 }
 
-// OneTick returns the Ticks of a process that took once.
-func OneTick(t *Taker, o Outcome, err error) *Ticks {
-	k := newTicks(t, 0)
-	k.Written = nil
+// OneTick returns the Ticks of a process that took once, after those of the
+// processes before it, which may be nil.
+func OneTick(t *Taker, before *Ticks, o Outcome, err error) *Ticks {
+	k := &Ticks{Source: t.Source, Snapshots: t.Store.dir, Started: t.Now().UTC()}
+	if before != nil && before.Period == 0 && before.Source == t.Source {
+		*k = *before
+	}
+	k.PID, k.MaxCount = os.Getpid(), t.Policy.MaxCount
+	k.Written, k.btrfs = nil, t.Store.btrfs
 	k.count(t.Now(), 0, o, err)
-	k.Late = 0
 	return k
 }
 
