@@ -17,7 +17,7 @@ const module = "github.com/ghostbridge/ghostbridge"
 // a layer below its own, and within core what stands before it.
 var layers = [][]string{
 	{"names", "event", "durable", "merkle", "layout", "sendstream", "template", "dbusjson", "intake"}, // core
-	{"subvol", "index", "index/local", "index/qdrant", "embed", "record", "ovsdb", "netoffload", "bus", "systemd"},
+	{"subvol", "index", "index/local", "index/qdrant", "embed", "record", "ovsdb", "openflow", "netoffload", "rtnetlink", "bus", "systemd"},
 	{"chain", "snap", "vecsync", "search", "ovs"},
 	{"opdbus", "mcp", "web"},
 	{"cli"},
