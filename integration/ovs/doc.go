@@ -1,0 +1,2 @@
+// Package ovs tests gb-ovs-setup against a real Open vSwitch.
+package ovs
