@@ -247,8 +247,8 @@ func (c *Config) checkBridge(name string, owner map[string]string) error {
 
 func checkIDs(path string, ids map[string]string) error {
 	for _, k := range names(ids) {
-		if k == ownerKey || k == keysKey {
-			return wrong(path+"."+k, "is this tool's own")
+		if strings.HasPrefix(k, "gb-") {
+			return wrong(path+"."+k, "keys that begin with gb- are this tool's own")
 		}
 	}
 	return nil

@@ -223,12 +223,19 @@ func (b *planner) bridgeColumns(name string, have ovsdb.Row) ovsdb.Row {
 	for _, p := range c.Protocols {
 		protocols = append(protocols, p)
 	}
+	ids := maps.Clone(c.ExternalIDs)
+	if c.Flows != nil {
+		if ids == nil {
+			ids = make(map[string]string)
+		}
+		ids[flowsKey] = "replaced"
+	}
 	return ovsdb.Row{
 		"datapath_type": datapath,
 		"fail_mode":     failMode,
 		"protocols":     protocols,
 		"other_config":  ovsdb.StringMap(other),
-		"external_ids":  tagged(have, c.ExternalIDs),
+		"external_ids":  tagged(have, ids),
 	}
 }
 

@@ -17,7 +17,8 @@ const Database = "Open_vSwitch"
 const (
 	ownerKey   = "gb-owner" // on every row that is ours
 	ownerValue = "gb-ovs-setup"
-	keysKey    = "gb-keys" // which keys of shared maps we have set, to take them back
+	flowsKey   = "gb-flows" // on a bridge whose flows are ours
+	keysKey    = "gb-keys"  // which keys of shared maps we have set, to take them back
 )
 
 // A DB is a connection to the switch's database.

@@ -1,0 +1,167 @@
+// Package netoffload switches offloads of network interfaces off, through
+// safchain/ethtool (ETHTOOL_SFEATURES), and reads back what came of it.
+//
+// Names are the kernel's, as ethtool -k prints the finer ones. A feature that
+// the driver does not let change is fixed: it is reported and no failure.
+package netoffload
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/safchain/ethtool"
+)
+
+// Profiles, from the mildest to the strictest: each has the features of those
+// before it off. Keep leaves an interface alone.
+const (
+	Keep   = "keep"
+	TCOnly = "tc-only" // flows and filters that the NIC would handle by itself, and merging below the kernel
+	Safe   = "safe"    // segmentation and merging
+	Strict = "strict"  // checksums and VLAN tags
+)
+
+var profiles = []struct {
+	name     string
+	features []string
+}{
+	{TCOnly, []string{"hw-tc-offload", "rx-ntuple-filter", "rx-lro", "rx-gro-hw"}},
+	{Safe, []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation",
+		"tx-udp-segmentation", "tx-generic-segmentation", "tx-gso-list", "tx-sctp-segmentation",
+		"rx-gro", "rx-gro-list", "rx-udp-gro-forwarding",
+		"tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-gre-segmentation", "tx-gre-csum-segmentation",
+		"tx-ipxip4-segmentation", "tx-ipxip6-segmentation", "tx-gso-partial"}},
+	{Strict, []string{"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp", "rx-checksum",
+		"rx-vlan-hw-parse", "tx-vlan-hw-insert", "rx-vlan-stag-hw-parse", "tx-vlan-stag-hw-insert"}},
+}
+
+// Checksums are the features of a sender whose frames a userspace datapath
+// would pass on with half a checksum.
+var Checksums = []string{"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp"}
+
+// Features returns what a profile has off.
+func Features(profile string) []string {
+	var out []string
+	if profile == Keep {
+		return nil
+	}
+	for _, p := range profiles {
+		out = append(out, p.features...)
+		if p.name == profile {
+			return out
+		}
+	}
+	return nil
+}
+
+// A Feature is one of an interface's.
+type Feature struct {
+	Active bool `json:"active"`
+	Wanted bool `json:"requested"` // what was asked of the driver, if it could
+	Fixed  bool `json:"fixed"`
+}
+
+// Read returns the features of an interface in this network namespace.
+func Read(nic string) (map[string]Feature, error) {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return nil, fmt.Errorf("offload of %s: %w", nic, err)
+	}
+	defer e.Close()
+	return read(e, nic)
+}
+
+func read(e *ethtool.Ethtool, nic string) (map[string]Feature, error) {
+	states, err := e.FeaturesWithState(nic)
+	if err != nil {
+		return nil, fmt.Errorf("offload of %s: %w", nic, err)
+	}
+	out := make(map[string]Feature, len(states))
+	for name, s := range states {
+		out[name] = Feature{Active: s.Active, Wanted: s.Requested, Fixed: !s.Available || s.NeverChanged}
+	}
+	return out, nil
+}
+
+// A Verdict is how an interface stands to what is wanted of it.
+type Verdict struct {
+	On    []string `json:"on,omitempty"`    // are active and could be off
+	Fixed []string `json:"fixed,omitempty"` // are active and the driver does not let go of them
+}
+
+// Check says which features that should be off are not.
+func Check(have map[string]Feature, off []string) Verdict {
+	var v Verdict
+	for _, name := range off {
+		switch f, ok := have[name]; {
+		case !ok || !f.Active:
+		case f.Fixed:
+			v.Fixed = append(v.Fixed, name)
+		default:
+			v.On = append(v.On, name)
+		}
+	}
+	slices.Sort(v.On)
+	slices.Sort(v.Fixed)
+	return v
+}
+
+// A RefusedError says that a driver took a change and did not do it.
+type RefusedError struct {
+	NIC      string
+	Features []string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("offload of %s: the driver left %v as they were", e.NIC, e.Features)
+}
+
+// Set switches features of an interface and reads back: an error that is a
+// *RefusedError names those that did not follow. Features that the interface
+// does not have, or that are fixed, are passed over.
+func Set(nic string, want map[string]bool) error {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("offload of %s: %w", nic, err)
+	}
+	defer e.Close()
+	have, err := read(e, nic)
+	if err != nil {
+		return err
+	}
+	change := make(map[string]bool)
+	for name, on := range want {
+		if f, ok := have[name]; ok && !f.Fixed && (f.Active != on || f.Wanted != on) {
+			change[name] = on
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	if err := e.Change(nic, change); err != nil {
+		return fmt.Errorf("offload of %s: %w", nic, err)
+	}
+	if have, err = read(e, nic); err != nil {
+		return err
+	}
+	var refused []string
+	for _, name := range slices.Sorted(maps.Keys(change)) {
+		if have[name].Active != change[name] && !change[name] {
+			refused = append(refused, name)
+		}
+	}
+	if len(refused) > 0 {
+		return &RefusedError{nic, refused}
+	}
+	return nil
+}
+
+// Off is Set with every feature off.
+func Off(nic string, features []string) error {
+	want := make(map[string]bool, len(features))
+	for _, f := range features {
+		want[f] = false
+	}
+	return Set(nic, want)
+}

@@ -1,0 +1,229 @@
+package ovs
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/durable"
+)
+
+// A Checkpoint is what a rollback needs: everything that an apply may change,
+// as it was before.
+type Checkpoint struct {
+	ID       string            `json:"id"`
+	Time     time.Time         `json:"time"`
+	BootID   string            `json:"boot_id"`
+	Deadline time.Time         `json:"deadline"` // until when a confirmation counts
+	Hash     string            `json:"hash"`     // of the configuration that was applied
+	Config   json.RawMessage   `json:"config"`   // that configuration
+	Database *Snapshot         `json:"database"`
+	Links    []*LinkState      `json:"links"`
+	Before   json.RawMessage   `json:"before,omitempty"` // the configuration that was in force
+	Files    map[string]string `json:"files,omitempty"`  // networkd's files that the apply wrote
+}
+
+// A Confirmed is the configuration that boots apply.
+type Confirmed struct {
+	Hash   string            `json:"hash"`
+	Time   time.Time         `json:"time"`
+	Config json.RawMessage   `json:"config"`
+	Files  map[string]string `json:"files,omitempty"` // networkd's, by path, to be written again after a boot
+}
+
+// A Store is the directory of checkpoints and of the confirmed configuration.
+//
+//	ID.json         a checkpoint
+//	pending         the ID of the change that awaits its confirmation
+//	confirmed.json  the configuration that boots apply
+//	refused         hashes of configurations that were rolled back, a line each
+type Store struct{ Dir string }
+
+// Lock makes the caller the only one that applies, confirms or rolls back. It
+// waits until ctx ends.
+func (s *Store) Lock(ctx context.Context) (*durable.Lock, error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	for {
+		l, err := durable.TryLock(s.Dir)
+		if err == nil || !errors.Is(err, durable.ErrLocked) {
+			return l, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another gb-ovs-setup is at work: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// NewID returns an ID that sorts by time.
+func NewID(now time.Time) string {
+	var b [3]byte
+	rand.Read(b[:])
+	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+}
+
+func validID(id string) bool {
+	return id != "" && len(id) < 64 && strings.Trim(id, "0123456789abcdefTZ-") == ""
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// Save stores a checkpoint, and then the fact that it is pending.
+func (s *Store) Save(c *Checkpoint) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := durable.Replace(s.path(c.ID+".json"), b, 0o600); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", c.ID, err)
+	}
+	if err := durable.Replace(s.path("pending"), []byte(c.ID+"\n"), 0o600); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", c.ID, err)
+	}
+	return s.forget(c.ID)
+}
+
+// keptCheckpoints is how many old checkpoints are kept, to look at.
+const keptCheckpoints = 10
+
+// forget removes the oldest checkpoints but the one called id.
+func (s *Store) forget(id string) error {
+	list, err := filepath.Glob(s.path("2*.json"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(list)
+	for len(list) > keptCheckpoints {
+		if list[0] != s.path(id+".json") {
+			if err := os.Remove(list[0]); err != nil {
+				return err
+			}
+		}
+		list = list[1:]
+	}
+	return nil
+}
+
+// Load reads a checkpoint.
+func (s *Store) Load(id string) (*Checkpoint, error) {
+	if !validID(id) {
+		return nil, fmt.Errorf("checkpoint %q: no such name", id)
+	}
+	b, err := os.ReadFile(s.path(id + ".json"))
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", id, err)
+	}
+	c := new(Checkpoint)
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", id, err)
+	}
+	if c.Database == nil {
+		return nil, fmt.Errorf("checkpoint %s: holds no database", id)
+	}
+	return c, nil
+}
+
+// Pending returns the ID of the change that awaits its confirmation, "" if
+// none does.
+func (s *Store) Pending() (string, error) {
+	b, err := os.ReadFile(s.path("pending"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+// done ends the wait for a confirmation.
+func (s *Store) done() error {
+	if err := os.Remove(s.path("pending")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return durable.SyncDir(s.Dir)
+}
+
+// Confirmed returns the configuration that boots apply, nil if there is none.
+func (s *Store) Confirmed() (*Confirmed, error) {
+	b, err := os.ReadFile(s.path("confirmed.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := new(Confirmed)
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path("confirmed.json"), err)
+	}
+	return c, nil
+}
+
+// confirm makes c what boots apply, and takes its hash off the refused.
+func (s *Store) confirm(c *Confirmed) error {
+	have, err := s.Confirmed()
+	if err == nil && have != nil && have.Hash == c.Hash && len(c.Files) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := durable.Replace(s.path("confirmed.json"), b, 0o600); err != nil {
+		return fmt.Errorf("confirmed configuration: %w", err)
+	}
+	list, err := s.refused()
+	if err != nil || !slices.Contains(list, c.Hash) {
+		return err
+	}
+	return s.writeRefused(slices.DeleteFunc(list, func(h string) bool { return h == c.Hash }))
+}
+
+func (s *Store) refused() ([]string, error) {
+	b, err := os.ReadFile(s.path("refused"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return strings.Fields(string(b)), err
+}
+
+func (s *Store) writeRefused(list []string) error {
+	if len(list) > 100 {
+		list = list[len(list)-100:]
+	}
+	return durable.Replace(s.path("refused"), []byte(strings.Join(list, "\n")+"\n"), 0o600)
+}
+
+// refuse remembers that a configuration was rolled back.
+func (s *Store) refuse(hash string) error {
+	list, err := s.refused()
+	if err != nil || slices.Contains(list, hash) {
+		return err
+	}
+	return s.writeRefused(append(list, hash))
+}
+
+// Refused says whether a configuration was rolled back.
+func (s *Store) Refused(hash string) (bool, error) {
+	list, err := s.refused()
+	return slices.Contains(list, hash), err
+}
+
+// BootID returns the kernel's name of this boot.
+func BootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
