@@ -24,10 +24,11 @@ const (
 	VectorsDir       = "/var/lib/blockchain-vectors"
 	IndexFile        = VectorsDir + "/index.db"
 
-	StateDir   = "/var/lib/ghostbridge"
-	KeysDir    = StateDir + "/keys"
-	SpoolDir   = StateDir + "/spool"
-	CursorFile = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
+	StateDir    = "/var/lib/ghostbridge"
+	KeysDir     = StateDir + "/keys"
+	SpoolDir    = StateDir + "/spool"
+	CursorFile  = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
+	OVSStateDir = StateDir + "/ovs"
 )
 
 // Runtime sockets.

@@ -38,7 +38,7 @@ func (g *Guard) Arm(ctx context.Context, id string, after time.Duration) error {
 	defer cancel()
 	if underSystemd() {
 		argv := append([]string{"--quiet", "--collect", "--unit=" + unitOf(id), "--on-active=" + fmt.Sprintf("%dms", after.Milliseconds()),
-			"--timer-property=AccuracySec=100ms", "--"}, append(g.Argv[:len(g.Argv):len(g.Argv)], id)...)
+			"--timer-property=AccuracySec=100ms", "--"}, append(g.Argv[:len(g.Argv):len(g.Argv)], "--after", "0s", id)...)
 		if out, err := exec.CommandContext(ctx, "systemd-run", argv...).CombinedOutput(); err != nil {
 			return fmt.Errorf("systemd-run: %w: %s", err, strings.TrimSpace(string(out)))
 		}
