@@ -80,6 +80,11 @@ func writePlan(w io.Writer, p *ovs.Plan) error {
 		b.WriteString("\n")
 		for _, f := range slices.Sorted(maps.Keys(ch.Fields)) {
 			d := ch.Fields[f]
+			if ch.Kind == "flows" && f == "flows" {
+				writeFlows(&b, "-", d.From)
+				writeFlows(&b, "+", d.To)
+				continue
+			}
 			if ch.Action == "create" {
 				fmt.Fprintf(&b, "    %s = %s\n", f, value(d.To))
 				continue
@@ -106,6 +111,16 @@ func writePlan(w io.Writer, p *ovs.Plan) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeFlows prints flows a line each, without their cookies.
+func writeFlows(b *strings.Builder, sign string, flows any) {
+	list, _ := flows.([]string)
+	for _, f := range list {
+		fields := strings.FieldsFunc(f, func(r rune) bool { return r == ',' || r == ' ' })
+		fields = slices.DeleteFunc(fields, func(s string) bool { return strings.HasPrefix(s, "cookie=") || s == "table=0" })
+		fmt.Fprintf(b, "    %s %s\n", sign, cli.Printable(strings.Join(fields, ",")))
+	}
 }
 
 func value(v any) string {

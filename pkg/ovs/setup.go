@@ -295,6 +295,16 @@ func (s *Setup) Apply(ctx context.Context, c *Config, o ApplyOptions) (out *Outc
 		if err != nil {
 			return nil, err
 		}
+		if next, behind := v.State.behind(); behind && !v.Plan.ChangesDatabase() {
+			// Somebody's change, perhaps ours of before: the switch is to have
+			// taken it before it is judged.
+			if err := s.settle(ctx, next, v.Plan.judged); err != nil && !isFaults(err) {
+				return nil, err
+			}
+			if v, err = s.Survey(ctx, c); err != nil {
+				return nil, err
+			}
+		}
 		out = &Outcome{Plan: v.Plan}
 		if v.Plan.Empty() {
 			if len(v.Faults) > 0 {
@@ -328,6 +338,16 @@ func (s *Setup) Apply(ctx context.Context, c *Config, o ApplyOptions) (out *Outc
 		}
 		return out, err
 	}
+}
+
+func (s *Setup) settle(ctx context.Context, next int64, interfaces []string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	db, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return Settle(ctx, db, next, interfaces)
 }
 
 func asError(id string) error {

@@ -124,3 +124,11 @@ func (s *State) portsOf(bridge ovsdb.Row) []ovsdb.Row {
 	}
 	return sortedRows(rows)
 }
+
+// behind says whether the switch has not yet taken the latest configuration,
+// and that one's number.
+func (s *State) behind() (next int64, behind bool) {
+	next, _ = s.Root.Int("next_cfg")
+	cur, _ := s.Root.Int("cur_cfg")
+	return next, cur < next
+}

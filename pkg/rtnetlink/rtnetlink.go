@@ -199,6 +199,9 @@ func (a Address) netlink(link string) *netlink.Addr {
 	if strings.HasPrefix(a.Label, link+":") || a.Label == link {
 		out.Label = a.Label
 	}
+	if a.CIDR.Addr().Is4() && out.Broadcast == nil {
+		out.Broadcast = net.IPv4zero // none; nil would have the library make one up
+	}
 	if a.CIDR.Addr().Is6() {
 		out.Flags |= unix.IFA_F_NODAD // it was this host's a moment ago
 	}
