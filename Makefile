@@ -26,7 +26,8 @@ LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSIO
 # What building and testing need, as Debian packages. Go itself is expected.
 PACKAGES := gcc libc6-dev linux-libc-dev make git ca-certificates \
             btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils jq \
-            systemd nix-bin
+            systemd nix-bin \
+            openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc
 
 .PHONY: all build test check quickcheck bench torture race fuzz run install deb deps man units clean fmt
 
@@ -133,6 +134,8 @@ install: build
 	done
 	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
 	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
+	install -d '$(DESTDIR)$(PREFIX)/share/ghostbridge'
+	install -m 644 pkg/ovs/ovs.schema.json '$(DESTDIR)$(PREFIX)/share/ghostbridge/'
 	keep() { [ -e "$$3" ] || install -m "$$1" "$$2" "$$3"; }; \
 	keep 644 packaging/default '$(DESTDIR)$(SYSCONFDIR)/default/ghostbridge'; \
 	keep 644 packaging/writers.json '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/writers.json'; \

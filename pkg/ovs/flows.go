@@ -140,7 +140,9 @@ func (s *State) paths(from, to string) []patchEnd {
 	for _, i := range sortedRows(s.Interfaces) {
 		near, ok1 := place[i.String("name")]
 		far, ok2 := place[i.Strings("options")["peer"]]
-		if i.String("type") == "patch" && ok1 && ok2 {
+		other := byName(s.Interfaces, i.Strings("options")["peer"])
+		mutual := other.String("type") == "patch" && other.Strings("options")["peer"] == i.String("name")
+		if i.String("type") == "patch" && mutual && ok1 && ok2 {
 			links[near.bridge] = append(links[near.bridge], link{near, far})
 		}
 	}
@@ -210,14 +212,4 @@ func parseRule(s string) (openflow.Flow, error) {
 func checkRule(s string) error {
 	_, err := parseRule(s)
 	return err
-}
-
-// portNumber returns the OpenFlow port of an interface.
-func (s *State) portNumber(name string) (int64, bool) {
-	row := byName(s.Interfaces, name)
-	if row == nil {
-		return 0, false
-	}
-	n, ok := row.Int("ofport")
-	return n, ok && n > 0
 }
