@@ -23,13 +23,14 @@ BINARIES := $(addprefix bin/,$(TOOLS))
 GO       ?= go
 LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSION)
 
-# What building and testing need, as Debian packages. Go itself is expected.
-PACKAGES := gcc libc6-dev linux-libc-dev make git ca-certificates \
-            btrfs-progs e2fsprogs mount util-linux acl attr strace findutils coreutils jq \
-            systemd nix-bin \
-            openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc
+# What building and make run need, and what the tests need beside, as Debian
+# packages. Go itself is expected.
+PACKAGES      := gcc libc6-dev linux-libc-dev make git ca-certificates btrfs-progs mount util-linux
+TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
+                 systemd nix-bin \
+                 openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc
 
-.PHONY: all build test check quickcheck bench torture race fuzz run install deb deps man units clean fmt
+.PHONY: all build test check quickcheck bench torture race fuzz run install deb deps test-deps man units clean fmt
 
 all: build
 
@@ -42,11 +43,14 @@ $(BINARIES): bin/%:
 	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
 # deps installs the packages that are missing, where apt-get can, and names
-# them where it can't. It says nothing when all are there.
-deps:
+# them where it can't; test-deps also those of the tests. Both say nothing when
+# all are there.
+test-deps: WANTED := $(PACKAGES) $(TEST_PACKAGES)
+deps: WANTED := $(PACKAGES)
+deps test-deps:
 	@missing=; \
 	if command -v dpkg-query >/dev/null; then \
-	  for p in $(PACKAGES); do \
+	  for p in $(WANTED); do \
 	    dpkg-query -W -f '$${Status}\n' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
 	  done; \
 	fi; \
@@ -62,7 +66,7 @@ deps:
 	fi; \
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
-test: build quickcheck
+test: test-deps build quickcheck
 	$(GO) run ./integration/testreport -- -race ./pkg/... ./cmd/... -- ./integration/...
 
 quickcheck:
@@ -91,12 +95,12 @@ fuzz:
 	  done; \
 	done
 
-torture: build
+torture: test-deps build
 	GB_TORTURE=1 $(GO) run ./integration/testreport -- -timeout 12h ./...
 
 # For one comparison: make bench BENCH='-run append/btrfs'.
 BENCH ?=
-bench: build
+bench: test-deps build
 	$(GO) run ./integration/bench -bin bin $(BENCH)
 
 run: build
