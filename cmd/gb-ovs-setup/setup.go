@@ -63,6 +63,10 @@ func readConfig(c *cli.Context) (*ovs.Config, error) {
 	if c.Args().Present() {
 		return nil, cli.Usagef("%s takes no argument; the desired state is --config FILE", c.Command.Name)
 	}
+	return loadConfig(c)
+}
+
+func loadConfig(c *cli.Context) (*ovs.Config, error) {
 	in, err := cli.OpenInput(c, c.String("config"))
 	if err != nil {
 		return nil, cli.WithHint(cli.Usagef("desired state: %w", err), "gb-ovs-setup --help shows a small one; gb-ovs-setup schema says what it may hold")

@@ -122,6 +122,7 @@ func TestNeverLockedOut(t *testing.T) {
 
 // What is confirmed stays, and boots apply it.
 func TestConfirmedStays(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.config(twoBridges)
 	h.setup(0, "apply", "--confirm-timeout", "3s")
@@ -165,6 +166,7 @@ func (h *host) bootCommand(args ...string) *exec.Cmd {
 
 // A change that nobody has confirmed, and two boots.
 func TestUnconfirmedAndBootedTwice(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	before := h.situation()
 	h.config(strings.Replace(twoBridges, `"default": true, "leak_guard": ["10.0.1.0/24"]`, `"rules": ["priority=100,icmp,actions=drop", "priority=1,actions=NORMAL"]`, 1))

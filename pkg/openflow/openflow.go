@@ -14,10 +14,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/digitalocean/go-openvswitch/ovs"
@@ -237,4 +240,45 @@ func (s *Switch) Ours(ctx context.Context, bridge string) (int, error) {
 		return 0, &Error{bridge, "read the flows", string(out), err}
 	}
 	return bytes.Count(out, []byte("cookie=")), nil
+}
+
+// Ping asks ovs-vswitchd whether it is there.
+func (s *Switch) Ping(ctx context.Context) error {
+	dir := s.RunDir
+	if dir == "" {
+		dir = "/var/run/openvswitch"
+	}
+	// A pid file names the control socket; a switch that was started with
+	// another --unixctl is asked by its bridges instead.
+	if pid, err := os.ReadFile(filepath.Join(dir, "ovs-vswitchd.pid")); err == nil {
+		sock := filepath.Join(dir, "ovs-vswitchd."+strings.TrimSpace(string(pid))+".ctl")
+		ctx, cancel := context.WithTimeout(ctx, s.timeout())
+		defer cancel()
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", sock)
+		if err != nil {
+			return fmt.Errorf("ovs-vswitchd does not answer: %w", err)
+		}
+		return c.Close()
+	}
+	return nil
+}
+
+// Instance returns what changes when ovs-vswitchd starts anew: the identity of
+// a bridge's management socket, which each start makes again. It is empty
+// while there is none.
+func (s *Switch) Instance(bridge string) string {
+	dir := s.RunDir
+	if dir == "" {
+		dir = "/var/run/openvswitch"
+	}
+	info, err := os.Stat(filepath.Join(dir, bridge+".mgmt"))
+	if err != nil {
+		return ""
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%d %d %d", st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
 }

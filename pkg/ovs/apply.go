@@ -2,6 +2,7 @@ package ovs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,7 +84,7 @@ func Settle(ctx context.Context, db DB, next int64, interfaces []string) error {
 		res, err := db.Transact(ctx, Database, ovsdb.Select(Database, "", "cur_cfg"),
 			ovsdb.Select("Interface", "", "name", "ofport", "error"))
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 				return &DeadSwitchError{time.Since(begin), err}
 			}
 			return err

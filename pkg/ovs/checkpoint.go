@@ -51,11 +51,8 @@ type Store struct{ Dir string }
 // Lock makes the caller the only one that applies, confirms or rolls back. It
 // waits until ctx ends.
 func (s *Store) Lock(ctx context.Context) (*durable.Lock, error) {
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
 	for {
-		l, err := durable.TryLock(s.Dir)
+		l, err := s.tryLock()
 		if err == nil || !errors.Is(err, durable.ErrLocked) {
 			return l, err
 		}
@@ -226,4 +223,12 @@ func BootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// tryLock is Lock without waiting: durable.ErrLocked if somebody has it.
+func (s *Store) tryLock() (*durable.Lock, error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	return durable.TryLock(s.Dir)
 }

@@ -35,8 +35,8 @@ type Event struct {
 	Data     any       `json:"data,omitempty"`
 }
 
-// line is the event as one line without newline.
-func (e Event) line() ([]byte, error) {
+// Line is the event as one line without newline.
+func (e Event) Line() ([]byte, error) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
@@ -90,7 +90,7 @@ func (j *Journal) append(ctx context.Context, e Event) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	line, err := e.line()
+	line, err := e.Line()
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (j *Journal) path() string { return filepath.Join(j.Spool, "ovs.jsonl") }
 // spool writes an event to disk, durably, marked as spooled.
 func (j *Journal) spool(e Event) error {
 	e.Data = map[string]any{"spooled": true, "event": e.Data}
-	line, err := e.line()
+	line, err := e.Line()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,4 +144,52 @@ func reloadNetworkd(ctx context.Context, s *Setup, links ...string) error {
 		}
 	}
 	return nil
+}
+
+// NetworkFile returns the .network file (systemd.network(5)) that fits a link
+// of the desired state: none of the uplink's own, DHCP on its bridge, and on
+// the bridge of nat the first address of its network and a DHCP server.
+func (c *Config) NetworkFile(link string) (string, error) {
+	for _, name := range names(c.Bridges) {
+		b := c.Bridges[name]
+		switch {
+		case b.uplink() == link && link != "":
+			return portNetwork(link), nil
+		case name != link:
+		case c.NAT != nil && c.NAT.Bridge == name:
+			p, err := netip.ParsePrefix(c.NAT.Network)
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf(`# Made by gb-ovs-setup render networkd.
+[Match]
+Name=%s
+[Link]
+RequiredForOnline=no
+[Network]
+Address=%s/%d
+ConfigureWithoutCarrier=yes
+DHCPServer=%s
+IPForward=yes
+IPv6AcceptRA=no
+`, name, p.Addr().Next(), p.Bits(), yes(p.Addr().Is4())), nil
+		case b.uplink() != "":
+			return fmt.Sprintf(`# Made by gb-ovs-setup render networkd.
+[Match]
+Name=%s
+[Link]
+RequiredForOnline=routable
+[Network]
+DHCP=ipv4
+`, name), nil
+		}
+	}
+	return "", fmt.Errorf("%s is no uplink, no bridge with an uplink and not the bridge of nat: its addresses are yours to say", link)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

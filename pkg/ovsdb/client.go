@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -194,6 +195,9 @@ func (c *Client) call(ctx context.Context, method string, params ...any) (json.R
 		c.conn.SetWriteDeadline(deadline)
 	}
 	if err := c.send(map[string]any{"id": id, "method": method, "params": params}); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) { // ctx's, before ctx knows
+			err = context.DeadlineExceeded
+		}
 		return nil, fmt.Errorf("database at %s: %w", c.remote, err)
 	}
 	select {

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/durable"
+	"github.com/ghostbridge/ghostbridge/pkg/ovs"
+)
+
+func watchCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "watch",
+		Usage: "print an event for each change of the switch, and put flows back",
+		Description: `Prints events, one JSON object a line, as gb-chain append reads them: each
+change of bridges, ports and interfaces, and each drift from the configuration
+in force. Flows that are gone, as after a restart of ovs-vswitchd, and offloads
+that a driver has switched on again are put back; what else differs is only
+reported.
+
+Example:
+
+   gb-ovs-setup watch | gb-chain append --log L -`,
+		Flags: setupFlags(configFlag(),
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "put nothing back"},
+			&cli.DurationFlag{Name: "every", Value: 5 * time.Second, Usage: "how often to look without a reason: a `DURATION`"},
+			&cli.StringFlag{Name: "metrics", EnvVars: []string{"GB_METRICS"}, Usage: "write metrics to `FILE` for Prometheus' textfile collector"},
+		),
+		Action: runWatch,
+	}
+}
+
+func runWatch(c *cli.Context) error {
+	s, err := setup(c)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fallback, err := inForce(c, s)
+	if err != nil {
+		return err
+	}
+	o := ovs.WatchOptions{
+		Fallback: fallback, Mend: !c.Bool("dry-run"), Every: c.Duration("every"),
+		Emit: func(e ovs.Event) error {
+			line, err := e.Line()
+			if err != nil {
+				return err
+			}
+			_, err = c.App.Writer.Write(append(line, '\n'))
+			return err
+		},
+	}
+	if file := c.String("metrics"); file != "" {
+		o.Status = func(st *ovs.Status) {
+			var b bytes.Buffer
+			st.WriteMetrics(&b)
+			if err := durable.Replace(file, b.Bytes(), 0o644); err != nil {
+				s.Log.Warn("metrics", "error", err)
+			}
+		}
+	}
+	return s.Watch(c.Context, o)
+}

@@ -1,0 +1,359 @@
+//go:build linux
+
+package ovs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/integration/require"
+)
+
+const router = `{
+	"bridges": {
+		"ovsbr0": {"datapath_type": "netdev", "ports": {"ens1": {"type": "uplink"}}, "flows": {"default": true, "leak_guard": ["10.0.1.0/24"]}},
+		"ovsbr1": {"datapath_type": "netdev", "ports": {"va": {}, "vb": {}}, "flows": {"default": true, "broadcast_limit": 50, "isolate": ["ovsbr0"]}}
+	},
+	"nat": {"bridge": "ovsbr1", "network": "10.0.1.0/24"}
+}`
+
+// vms makes two namespaces with eth0 on ports va and vb of the switch.
+func (h *host) vms() (vms [2]string) {
+	h.t.Helper()
+	for i, port := range []string{"va", "vb"} {
+		ns, err := h.Namespace()
+		h.must(err)
+		h.must(h.Link(port, ns, "eth0"))
+		vms[i] = ns
+	}
+	return vms
+}
+
+// background runs a program until the test ends; the function ends it with
+// SIGTERM and waits.
+func (h *host) background(cmd *exec.Cmd) (stop func()) {
+	h.t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	h.must(cmd.Start())
+	stop = func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Signal(syscall.SIGTERM)
+			cmd.Wait()
+		}
+	}
+	h.t.Cleanup(stop)
+	return stop
+}
+
+// networkd runs systemd-networkd in the switch's namespace, with directories
+// of its own, on the .network files that render prints for links.
+func (h *host) networkd(links ...string) {
+	h.t.Helper()
+	const networkd = "/lib/systemd/systemd-networkd"
+	if _, err := os.Stat(networkd); err != nil {
+		require.Skip(h.t, "needs "+networkd)
+	}
+	files := h.path("network")
+	h.must(os.MkdirAll(files, 0o755))
+	h.must(os.Chmod(h.dir, 0o755))
+	for _, l := range links {
+		out, _ := h.wants(0, exec.Command(bin+"/gb-ovs-setup", "render", "networkd", "--config", h.path("ovs.json"), l))
+		h.must(os.WriteFile(filepath.Join(files, "20-"+l+".network"), []byte(out), 0o644))
+	}
+	// Without systemd: a mount namespace in which /run/systemd is empty, its
+	// files are there, and /sys is read-only, so that it does not wait for udev.
+	script := `set -e
+mount --make-rprivate /
+mkdir -p /run/systemd
+mount -t tmpfs none /run/systemd
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp
+chown -R systemd-network: /run/systemd/netif
+mount --bind "$1" /run/systemd/network
+[ ! -d /etc/systemd/network ] || mount -t tmpfs none /etc/systemd/network
+mount -o remount,ro,bind /sys || mount -t sysfs -o ro none /sys
+exec ` + networkd
+	cmd := exec.Command("ip", "netns", "exec", h.NS, "unshare", "-m", "sh", "-c", script, "sh", files)
+	log, err := os.Create(h.path("networkd.log"))
+	h.must(err)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "SYSTEMD_LOG_TARGET=console")
+	h.background(cmd)
+	h.t.Cleanup(func() {
+		if h.t.Failed() {
+			if b, err := os.ReadFile(h.path("networkd.log")); err == nil {
+				h.t.Logf("networkd: %s", b[max(0, len(b)-2000):])
+			}
+		}
+	})
+}
+
+// lease gets a DHCP lease in the namespace ns, puts it on eth0 and returns the
+// address.
+func (h *host) lease(ns string) string {
+	h.t.Helper()
+	script := h.path("lease.sh")
+	h.must(os.WriteFile(script, []byte(`#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/24" dev "$interface"
+for r in $router; do ip route add default via "$r"; done
+echo "$ip" > "$LEASE"
+`), 0o755))
+	file := h.path("lease-" + ns)
+	cmd := exec.Command("ip", "netns", "exec", ns, "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "10", "-T", "1", "-s", script)
+	cmd.Env = append(os.Environ(), "LEASE="+file)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		h.t.Fatalf("udhcpc: %v: %s", err, out)
+	}
+	b, err := os.ReadFile(file)
+	h.must(err)
+	return strings.TrimSpace(string(b))
+}
+
+func (h *host) ping(ns, to string) error {
+	_, err := h.In(ns, "ping", "-c", "1", "-W", "1", to)
+	return err
+}
+
+// trace is what the flows of a bridge do with a packet.
+func (h *host) trace(bridge, packet string) string {
+	h.t.Helper()
+	out, err := h.Run("ovs-appctl", "-t", h.Dir+"/switch.ctl", "ofproto/trace", bridge, packet)
+	h.must(err)
+	_, actions, ok := strings.Cut(out, "Datapath actions: ")
+	if !ok {
+		h.t.Fatalf("no actions in:\n%s", out)
+	}
+	return strings.TrimSpace(actions)
+}
+
+// Two guests get a lease, ping the gateway and each other, reach outside by
+// NAT, and nothing outside begins a connection to them.
+func TestGuestsBehindNAT(t *testing.T) {
+	t.Parallel()
+	require.Tool(t, "nft")
+	require.Tool(t, "udhcpc")
+	h := newHost(t)
+	vms := h.vms()
+	h.config(router)
+	h.setup(0, "apply")
+	h.networkd("ens1", "ovsbr1")
+	rules, _ := h.wants(0, exec.Command(bin+"/gb-ovs-setup", "render", "nftables", "--config", h.path("ovs.json")))
+	h.nft(rules)
+	h.nft(rules) // twice is the same
+	_, err := h.In(h.NS, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+	h.must(err)
+	a, b := h.lease(vms[0]), h.lease(vms[1])
+	if a == b || !strings.HasPrefix(a, "10.0.1.") || !strings.HasPrefix(b, "10.0.1.") {
+		t.Fatalf("leases are %s and %s", a, b)
+	}
+	for _, to := range []string{"10.0.1.1", b, "192.0.2.1"} {
+		h.eventually(func() error { return h.ping(vms[0], to) })
+	}
+	h.must(transfer(vms[0], vms[1], b, 4<<20, 20*time.Second))
+	h.must(transfer(vms[0], h.wan, "192.0.2.1", 4<<20, 20*time.Second))
+	// From outside, somebody who knows the network's address tries.
+	_, err = h.In(h.wan, "ip", "route", "add", "10.0.1.0/24", "via", "192.0.2.2")
+	h.must(err)
+	if h.ping(h.wan, a) == nil {
+		t.Error("a guest is reached from outside")
+	}
+
+	// The kill switch: nothing but through the tunnel, also while it is down.
+	tun, err := h.Namespace()
+	h.must(err)
+	h.must(h.Link("wg0", tun, "t0"))
+	h.must(h.Script("-n "+tun+" addr add 203.0.113.1/24 dev t0", "-n "+h.NS+" addr add 203.0.113.2/24 dev wg0",
+		"-n "+h.NS+" route add 192.0.2.1/32 via 203.0.113.1 dev wg0", "-n "+tun+" addr add 192.0.2.1/32 dev lo"))
+	h.config(strings.Replace(router, `"network": "10.0.1.0/24"`, `"network": "10.0.1.0/24", "kill_switch": "wg0"`, 1))
+	rules, _ = h.wants(0, exec.Command(bin+"/gb-ovs-setup", "render", "nftables", "--config", h.path("ovs.json")))
+	h.nft(rules)
+	h.eventually(func() error { return h.ping(vms[0], "192.0.2.1") }) // through the tunnel
+	h.must(h.Script("-n " + h.NS + " link set wg0 down"))             // now the route by ovsbr0 is the one
+	if err := h.ping(h.NS, "192.0.2.1"); err != nil {
+		t.Fatalf("the host itself does not reach outside, so that the guest's silence shows nothing: %v", err)
+	}
+	if h.ping(vms[0], "192.0.2.1") == nil {
+		t.Error("with the tunnel down, a guest reaches outside past it")
+	}
+	h.must(h.ping(vms[0], "10.0.1.1"))
+}
+
+func (h *host) nft(rules string) {
+	h.t.Helper()
+	cmd := exec.Command("ip", "netns", "exec", h.NS, "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		h.t.Fatalf("nft: %v: %s\n%s", err, out, rules)
+	}
+}
+
+// The default flows keep what a host can't live without, by trace.
+func TestDefaultFlowsByTrace(t *testing.T) {
+	h := newHost(t)
+	h.vms()
+	h.config(router)
+	h.setup(0, "apply")
+	const from = "in_port=va,dl_src=02:00:00:00:00:0a,"
+	const all = "dl_dst=ff:ff:ff:ff:ff:ff,"
+	for _, c := range []struct{ name, bridge, packet, not, want string }{
+		{"ARP", "ovsbr1", from + all + "arp,arp_op=1,arp_spa=10.0.1.5,arp_tpa=10.0.1.1", "meter", ""},
+		{"DHCP", "ovsbr1", from + all + "udp,nw_src=0.0.0.0,nw_dst=255.255.255.255,udp_src=68,udp_dst=67", "meter", ""},
+		{"DHCPv6", "ovsbr1", from + "dl_dst=33:33:00:01:00:02,udp6,ipv6_src=fe80::1,ipv6_dst=ff02::1:2,udp_src=546,udp_dst=547", "meter", ""},
+		{"neighbour solicitation", "ovsbr1", from + "dl_dst=33:33:ff:00:00:01,icmp6,ipv6_src=fe80::1,ipv6_dst=ff02::1:ff00:1,icmpv6_type=135,icmpv6_code=0", "meter", ""},
+		{"SSH", "ovsbr1", from + "dl_dst=02:00:00:00:00:0b,tcp,nw_src=10.0.1.5,nw_dst=10.0.1.6,tcp_dst=22", "drop", ""},
+		{"other", "ovsbr1", from + "dl_dst=02:00:00:00:00:0b,tcp,nw_src=10.0.1.5,nw_dst=10.0.1.6,tcp_dst=443", "drop", ""},
+		{"other broadcast", "ovsbr1", from + all + "udp,nw_src=10.0.1.5,nw_dst=10.0.1.255,udp_dst=137", "drop", "meter("},
+		{"multicast", "ovsbr1", from + "dl_dst=01:00:5e:00:00:fb,udp,nw_src=10.0.1.5,nw_dst=224.0.0.251,udp_dst=5353", "drop", "meter("},
+		{"a leak", "ovsbr0", "in_port=LOCAL,dl_src=02:00:00:00:00:0a,dl_dst=02:00:00:00:00:0b,tcp,nw_src=10.0.1.5,nw_dst=192.0.2.1,tcp_dst=443", "meter", "drop"},
+		{"a leaking ARP", "ovsbr0", "in_port=ens1,dl_src=02:00:00:00:00:0a," + all + "arp,arp_op=1,arp_spa=192.0.2.1,arp_tpa=10.0.1.1", "meter", "drop"},
+	} {
+		got := h.trace(c.bridge, c.packet)
+		if c.want == "" && got == "drop" || c.not != "" && strings.Contains(got, c.not) || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s", c.name, got)
+		}
+	}
+}
+
+// Somebody patches ovsbr1 to ovsbr0. With watch running, no frame gets over,
+// also not across a kill -9 of the switch, and the flows are back within 2 s.
+func TestIsolationHolds(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	vm := h.vms()[0]
+	h.must(h.Script("-n "+vm+" addr add 192.0.2.77/24 dev eth0", "-n "+vm+" addr add 10.0.1.77/24 dev eth0"))
+	patch := strings.Fields("add-port ovsbr1 px -- set interface px type=patch options:peer=py -- add-port ovsbr0 py -- set interface py type=patch options:peer=px")
+	// As it is without us: over the patch, it is one network.
+	_, err := h.Vsctl(append(strings.Fields("add-br ovsbr0 -- set bridge ovsbr0 datapath_type=netdev -- add-br ovsbr1 -- set bridge ovsbr1 datapath_type=netdev -- add-port ovsbr0 ens1 -- add-port ovsbr1 va -- add-port ovsbr1 vb --"), patch...)...)
+	h.must(err)
+	h.eventually(func() error { return h.ping(vm, "192.0.2.1") })
+	_, err = h.Vsctl(strings.Fields("del-port px -- del-port py")...)
+	h.must(err)
+
+	h.config(router)
+	h.setup(0, "apply")
+	events, err := os.Create(h.path("events"))
+	h.must(err)
+	watch := h.command("watch", "--every", "1s", "--metrics", h.path("metrics"))
+	watch.Stdout = events
+	var words bytes.Buffer
+	watch.Stderr = &words
+	stop := h.background(watch)
+	h.eventually(func() error { _, err := os.Stat(h.path("metrics")); return err })
+
+	_, err = h.Vsctl(patch...)
+	h.must(err)
+	isolated := func() error {
+		out, err := h.Run("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "--no-stats", "ovsbr1")
+		if err != nil || !strings.Contains(out, "priority=40000") {
+			return fmt.Errorf("%s %v", out, err)
+		}
+		return nil
+	}
+	h.eventually(isolated)
+	h.must(h.ping(h.NS, "192.0.2.1"))
+	seen, err := os.Create(h.path("seen"))
+	h.must(err)
+	mac, err := h.In(h.wan, "cat", "/sys/class/net/wan0/address")
+	h.must(err)
+	dump := exec.Command("ip", "netns", "exec", vm, "tcpdump", "-n", "-l", "-U", "-i", "eth0", "ether", "src", strings.TrimSpace(mac))
+	dump.Stdout = seen
+	undump := h.background(dump)
+	time.Sleep(300 * time.Millisecond) // until it listens
+	for round := range 3 {
+		if round > 0 {
+			h.KillSwitch()
+			h.must(h.StartSwitch())
+			began := time.Now()
+			h.eventually(func() error {
+				if h.ping(vm, "192.0.2.1") == nil {
+					t.Fatal("while the switch comes up, ovsbr1 reaches ovsbr0")
+				}
+				return isolated()
+			})
+			took := time.Since(began)
+			t.Logf("flows were back after %s, the pings' time among it", took.Round(time.Millisecond))
+		}
+		if h.ping(vm, "192.0.2.1") == nil {
+			t.Error("ovsbr1 reaches ovsbr0 at layer 2")
+		}
+		h.eventually(func() error { return h.ping(h.NS, "192.0.2.1") })
+		// Broadcast on ovsbr0, which would reach every port of one network.
+		h.In(h.wan, "ping", "-c", "3", "-i", "0.2", "-W", "1", "-b", "192.0.2.255")
+		h.In(h.wan, "ping", "-c", "1", "-W", "1", "192.0.2.200")
+	}
+	undump()
+	if b, err := os.ReadFile(h.path("seen")); err != nil || len(bytes.TrimSpace(b)) > 0 {
+		t.Errorf("a guest sees frames of ovsbr0: %s, %v", b, err)
+	}
+	// Drift by hand is found: flows, and an offload that somebody switched on.
+	_, err = h.Run("ovs-ofctl", "del-flows", "ovsbr1")
+	h.must(err)
+	h.eventually(isolated)
+	_, err = h.In(vm, "ethtool", "-K", "eth0", "tx", "on")
+	h.must(err)
+	_, err = h.In(h.NS, "ethtool", "-K", "va", "tso", "on")
+	h.must(err)
+	h.eventually(func() error {
+		out, err := h.In(vm, "ethtool", "-k", "eth0")
+		if err != nil || !strings.Contains(out, "tx-checksum-ip-generic: off") {
+			return fmt.Errorf("%s %v", out, err)
+		}
+		return nil
+	})
+	h.eventually(func() error {
+		out, err := os.ReadFile(h.path("events"))
+		if err != nil || !bytes.Contains(out, []byte(`"type":"drift.gone"`)) {
+			return fmt.Errorf("%s %v", out, err)
+		}
+		return nil
+	})
+	stop()
+	out, err := os.ReadFile(h.path("events"))
+	h.must(err)
+	h.contains(string(out), `"source":"ovs","type":"port.created","subject":"px"`, `"type":"drift.found"`, `"kind":"flows"`)
+	// The log takes every line of it.
+	h.stopLog()
+	if _, err := h.Run(bin+"/gb-chain", "append", "--log", h.path("log"), "--keys", h.path("keys"), h.path("events")); err != nil {
+		t.Error(err)
+	}
+	h.contains(h.events(), `"type":"ovs.mend.intent"`, `"type":"port.created"`)
+	metrics, err := os.ReadFile(h.path("metrics"))
+	h.must(err)
+	h.contains(string(metrics), "# TYPE ghostbridge_ovs_healthy gauge", `ghostbridge_ovs_port_up{bridge="ovsbr0",port="ens1"} 1`)
+}
+
+// status says what is there, and what about it is wrong.
+func TestStatus(t *testing.T) {
+	h := newHost(t)
+	h.vms()
+	h.config(router)
+	h.setup(0, "apply")
+	out, _ := h.setup(0, "status", "--exit-code")
+	h.contains(out, "ovsbr1  va", "healthy", "192.0.2.2/24", "20 of 20", "va (other end)")
+	out, _ = h.setup(0, "status", "--json")
+	h.contains(out, `"healthy":true,"problems":[]`, `"drift":[]`)
+	_, err := h.Vsctl(strings.Fields("set port va tag=9 -- add-port ovsbr1 nosuchnic2")...)
+	h.must(err)
+	out, _ = h.setup(1, "status", "--exit-code")
+	h.contains(out, "problem: port va is not as it should be", "problem: nosuchnic2: could not open network device nosuchnic2")
+	out, _ = h.setup(0, "status", "--metrics")
+	h.contains(out, "ghostbridge_ovs_healthy 0\n", `ghostbridge_ovs_port_up{bridge="ovsbr1",port="nosuchnic2"} 0`, "ghostbridge_ovs_drift 1\n")
+	h.StopSwitch()
+	begin := time.Now()
+	out, _ = h.setup(1, "status", "--exit-code", "--timeout", "1s")
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("status of a dead switch took %s", took)
+	}
+	h.contains(out, "problem:")
+	h.ContinueSwitch()
+	h.KillDB()
+	out, _ = h.setup(1, "status", "--exit-code", "--json")
+	h.contains(out, `"healthy":false,"problems":["database at unix:`)
+}
