@@ -42,6 +42,12 @@ $(BINARIES): bin/%:
 	@mkdir -p bin
 	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
+# The program behind make run.
+.PHONY: bin/run
+bin/run:
+	@mkdir -p bin
+	@$(GO) build -trimpath -buildvcs=false -o $@ ./integration/run
+
 # deps installs the packages that are missing, where apt-get can, and names
 # them where it can't; test-deps also those of the tests. Both say nothing when
 # all are there.
@@ -66,8 +72,8 @@ deps test-deps:
 	fi; \
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
-test: test-deps build quickcheck
-	$(GO) run ./integration/testreport -- -race ./pkg/... ./cmd/... -- ./integration/...
+test: test-deps build bin/run quickcheck
+	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -race ./pkg/... -- ./cmd/... ./integration/...
 
 quickcheck:
 	@unformatted=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0r gofmt -l); \
@@ -95,18 +101,16 @@ fuzz:
 	  done; \
 	done
 
-torture: test-deps build
-	GB_TORTURE=1 $(GO) run ./integration/testreport -- -timeout 12h ./...
+torture: test-deps build bin/run
+	GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 12h ./...
 
 # For one comparison: make bench BENCH='-run append/btrfs'.
 BENCH ?=
 bench: test-deps build
 	$(GO) run ./integration/bench -bin bin $(BENCH)
 
-run: build
-	@mkdir -p bin
-	@$(GO) build -trimpath -buildvcs=false -o bin/.run ./integration/run
-	@exec bin/.run --bin bin --dir var --seconds $(SECONDS)
+run: build bin/run
+	@exec bin/run --bin bin --dir var --seconds $(SECONDS)
 
 # The unit files come from nix/units.nix; Debian's nix evaluates it.
 units: deps

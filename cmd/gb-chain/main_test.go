@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ghostbridge/ghostbridge/integration/script"
 )
 
 func TestMain(m *testing.M) {
@@ -30,7 +32,7 @@ func TestScripts(t *testing.T) {
 			"await":   await,
 			"replace": replace,
 			"lines":   lines,
-			"code":    code,
+			"code":    script.Code,
 			"fill":    fill,
 		},
 	})
@@ -69,22 +71,6 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if have := bytes.Count([]byte(data), []byte("\n")); have != n {
 		ts.Fatalf("%s has %d lines, want %d", args[0], have, n)
-	}
-}
-
-// code N COMMAND ARGS...: the command ends with exit code N.
-func code(ts *testscript.TestScript, neg bool, args []string) {
-	err := ts.Exec(args[1], args[2:]...)
-	have := 0
-	if err != nil {
-		coded, ok := err.(interface{ ExitCode() int })
-		if !ok {
-			ts.Fatalf("%v: %v", args[1:], err)
-		}
-		have = coded.ExitCode()
-	}
-	if strconv.Itoa(have) != args[0] {
-		ts.Fatalf("%v: exit code %d, want %s", args[1:], have, args[0])
 	}
 }
 

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ghostbridge/ghostbridge/integration/script"
 )
 
 func TestMain(m *testing.M) {
@@ -23,22 +24,6 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GB_SPOOL", env.WorkDir+"/spool")
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": code},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": script.Code},
 	})
-}
-
-// code N COMMAND ARGS...: the command ends with exit code N.
-func code(ts *testscript.TestScript, neg bool, args []string) {
-	err := ts.Exec(args[1], args[2:]...)
-	have := 0
-	if err != nil {
-		coded, ok := err.(interface{ ExitCode() int })
-		if !ok {
-			ts.Fatalf("%v: %v", args[1:], err)
-		}
-		have = coded.ExitCode()
-	}
-	if strconv.Itoa(have) != args[0] {
-		ts.Fatalf("%v: exit code %d, want %s", args[1:], have, args[0])
-	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
 	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/integration/script"
 )
 
 func TestMain(m *testing.M) {
@@ -32,11 +33,11 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatal("no scripts", err)
 	}
-	for _, script := range scripts {
-		t.Run(filepath.Base(script), func(t *testing.T) {
+	for _, file := range scripts {
+		t.Run(filepath.Base(file), func(t *testing.T) {
 			dir := loopbtrfs.Mount(t, loopbtrfs.Options{Size: 512 << 20, MountOptions: "noatime"})
 			testscript.Run(t, testscript.Params{
-				Files: []string{script},
+				Files: []string{file},
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("FS", dir)
 					env.Setenv("SRC", filepath.Join(dir, "src"))
@@ -50,7 +51,7 @@ func TestScripts(t *testing.T) {
 					return os.Mkdir(filepath.Join(dir, "snapshots"), 0o755)
 				},
 				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-					"code":  code,
+					"code":  script.Code,
 					"write": write,
 					"await": await,
 					"uuid":  uuid, "cursor": cursor,
@@ -58,22 +59,6 @@ func TestScripts(t *testing.T) {
 				},
 			})
 		})
-	}
-}
-
-// code N COMMAND ARGS...: the command ends with exit code N.
-func code(ts *testscript.TestScript, neg bool, args []string) {
-	err := ts.Exec(args[1], args[2:]...)
-	have := 0
-	if err != nil {
-		coded, ok := err.(interface{ ExitCode() int })
-		if !ok {
-			ts.Fatalf("%v: %v", args[1:], err)
-		}
-		have = coded.ExitCode()
-	}
-	if strconv.Itoa(have) != args[0] {
-		ts.Fatalf("%v: exit code %d, want %s", args[1:], have, args[0])
 	}
 }
 

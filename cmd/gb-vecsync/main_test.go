@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/ghostbridge/ghostbridge/integration/script"
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
 	"github.com/ghostbridge/ghostbridge/pkg/sendstream/streamtest"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync/vecsynctest"
@@ -39,7 +40,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"log":  history,
-			"code": code,
+			"code": script.Code,
 			"cut":  cut,
 			"flip": flip,
 			"lock": lock,
@@ -102,22 +103,6 @@ func history(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// code N COMMAND ARGS...: the command ends with exit code N.
-func code(ts *testscript.TestScript, neg bool, args []string) {
-	err := ts.Exec(args[1], args[2:]...)
-	have := 0
-	if err != nil {
-		coded, ok := err.(interface{ ExitCode() int })
-		if !ok {
-			ts.Fatalf("%v: %v", args[1:], err)
-		}
-		have = coded.ExitCode()
-	}
-	if strconv.Itoa(have) != args[0] {
-		ts.Fatalf("%v: exit code %d, want %s", args[1:], have, args[0])
-	}
-}
-
 // cut FILE N TO: TO is FILE without its last N bytes.
 func cut(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := os.ReadFile(ts.MkAbs(args[0]))
@@ -156,5 +141,5 @@ func lock(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(err)
 	defer l.Unlock()
-	code(ts, neg, append([]string{"75"}, args[1:]...))
+	script.Code(ts, neg, append([]string{"75"}, args[1:]...))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
 	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 )
 
 // A session is a block of a document between ```console and ```, below a line
@@ -124,15 +125,14 @@ func matches(printed, document []string) error {
 	return matches(printed[1:], document[1:])
 }
 
+func TestMain(m *testing.M) { tools.Main(m) }
+
 func TestSessions(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, root+"/cmd/...").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := tools.Dir(t)
 	documents, err := filepath.Glob(root + "/*.md")
 	if err != nil {
 		t.Fatal(err)

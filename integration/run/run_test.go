@@ -15,19 +15,10 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 )
 
-// built returns the directory of the tools and this program, built.
-func built(t *testing.T) string {
-	t.Helper()
-	bin := t.TempDir()
-	for _, pkg := range []string{"../../cmd/...", "."} {
-		if out, err := exec.Command("go", "build", "-o", bin+"/", pkg).CombinedOutput(); err != nil {
-			t.Fatalf("go build %s: %v\n%s", pkg, err, out)
-		}
-	}
-	return bin
-}
+func TestMain(m *testing.M) { tools.Main(m) }
 
 // machine skips the test where the pipeline can't run.
 func machine(t *testing.T) {
@@ -47,7 +38,7 @@ func machine(t *testing.T) {
 // neither mount nor loop device behind.
 func TestRunAgainAndAfterAKill(t *testing.T) {
 	machine(t)
-	bin, dir := built(t), t.TempDir()
+	bin, dir := tools.Dir(t), t.TempDir()
 	start := func(seconds string) (*exec.Cmd, *words) {
 		out := new(words)
 		cmd := exec.Command(filepath.Join(bin, "run"), "--bin", bin, "--dir", dir, "--seconds", seconds)
@@ -155,19 +146,20 @@ func attached(t *testing.T, dir string) []string {
 
 // Without root it says so, and what to do, in two lines.
 func TestRunWithoutRootSaysSo(t *testing.T) {
-	require.Root(t) // to be somebody else
-	bin := built(t)
-	if err := os.Chmod(bin, 0o755); err != nil {
+	require.Root(t)                              // to be somebody else
+	dir, err := os.MkdirTemp("", "gb-run-test-") // testing's own are for root only
+	if err != nil {
 		t.Fatal(err)
 	}
-	for dir := bin; dir != "/"; dir = filepath.Dir(dir) { // testing makes its directories for root only
-		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&1 == 0 && strings.HasPrefix(dir, os.TempDir()+"/") {
-			if err := os.Chmod(dir, info.Mode().Perm()|0o111); err != nil {
-				t.Fatal(err)
-			}
-		}
+	defer os.RemoveAll(dir)
+	program, err := os.ReadFile(tools.Path(t, "run"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(bin, "run"), "--bin", bin, "--dir", filepath.Join(t.TempDir(), "var"), "--seconds", "1")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "run"), program, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(dir, "run"), "--bin", dir, "--dir", filepath.Join(dir, "var"), "--seconds", "1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

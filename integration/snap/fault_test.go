@@ -17,6 +17,7 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
 	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/snap"
 )
 
@@ -175,7 +176,7 @@ func TestPruneUnderSend(t *testing.T) {
 	first := r.live()[0]
 	pr, pw, err := os.Pipe()
 	r.must(err)
-	send := exec.Command(tool(t, "gb-snap"), "send", "--parent", "none", r.src)
+	send := exec.Command(tools.Path(t, "gb-snap"), "send", "--parent", "none", r.src)
 	send.Env, send.Stdout = r.env(), pw
 	r.must(send.Start())
 	defer send.Process.Kill()
@@ -224,7 +225,7 @@ func TestReceiverEndsEarly(t *testing.T) {
 	r.ok("gb-snap", "take", r.src)
 	pr, pw, err := os.Pipe()
 	r.must(err)
-	send := exec.Command(tool(t, "gb-snap"), "send", "--parent", "none", r.src)
+	send := exec.Command(tools.Path(t, "gb-snap"), "send", "--parent", "none", r.src)
 	var words bytes.Buffer
 	send.Env, send.Stdout, send.Stderr = r.env(), pw, &words
 	r.must(send.Start())
@@ -261,7 +262,7 @@ func TestReceiverEndsEarly(t *testing.T) {
 	pr, pw, err = os.Pipe()
 	r.must(err)
 	defer pr.Close()
-	send = exec.Command(tool(t, "gb-snap"), "send", "--parent", "none", r.src)
+	send = exec.Command(tools.Path(t, "gb-snap"), "send", "--parent", "none", r.src)
 	send.Env, send.Stdout = r.env(), pw
 	r.must(send.Start())
 	pw.Close()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/snap"
 )
 
@@ -53,7 +54,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 					return
 				default:
 				}
-				send := exec.Command(tool(t, "gb-snap"), "send", "--cursor", cursor, r.src)
+				send := exec.Command(tools.Path(t, "gb-snap"), "send", "--cursor", cursor, r.src)
 				send.Env = r.env()
 				send.Start()
 				time.Sleep(time.Duration(rnd.IntN(12)) * time.Millisecond)

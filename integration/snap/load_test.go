@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/snap"
 )
 
@@ -170,7 +171,7 @@ func TestIdleWithTheLogInTheSource(t *testing.T) {
 	d := r.take(time.Second, "--log", log, "--socket", socket, "--grid", "5x1s")
 	event := `{"source":"demo","type":"note","message":"hello"}` + "\n"
 	for range 4 { // something happens
-		cmd := exec.Command(tool(t, "gb-chain"), "append", "--socket", socket, "-")
+		cmd := exec.Command(tools.Path(t, "gb-chain"), "append", "--socket", socket, "-")
 		cmd.Stdin = strings.NewReader(event)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)

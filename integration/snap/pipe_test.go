@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 )
 
 // A host is a rig with a log in the source, and an index.
@@ -32,7 +33,7 @@ func (h *host) append(message string) {
 	h.Helper()
 	line, err := json.Marshal(map[string]string{"source": "demo", "type": "note", "message": message})
 	h.must(err)
-	cmd := exec.Command(tool(h, "gb-chain"), "append", "--log", h.log, "--keys", h.keys, "-")
+	cmd := exec.Command(tools.Path(h, "gb-chain"), "append", "--log", h.log, "--keys", h.keys, "-")
 	cmd.Stdin = bytes.NewReader(append(line, '\n'))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.Fatalf("append: %v: %s", err, out)
@@ -74,7 +75,7 @@ func TestDeliverToVecsync(t *testing.T) {
 				index = "/dev/null/none"
 			default:
 			}
-			ingest := exec.Command(tool(t, "gb-vecsync"), "ingest", "--index", index, "--cursor", h.cursor)
+			ingest := exec.Command(tools.Path(t, "gb-vecsync"), "ingest", "--index", index, "--cursor", h.cursor)
 			ingest.Stdin = in
 			ingest.Run()
 			in.Close()
@@ -121,8 +122,8 @@ func TestFollowIntoVecsync(t *testing.T) {
 	take := h.take(200 * time.Millisecond)
 	pr, pw, err := os.Pipe()
 	h.must(err)
-	send := exec.Command(tool(t, "gb-snap"), "send", "--follow", "--cursor", h.cursor, h.src)
-	ingest := exec.Command(tool(t, "gb-vecsync"), "ingest", "--index", h.index, "--cursor", h.cursor)
+	send := exec.Command(tools.Path(t, "gb-snap"), "send", "--follow", "--cursor", h.cursor, h.src)
+	ingest := exec.Command(tools.Path(t, "gb-vecsync"), "ingest", "--index", h.index, "--cursor", h.cursor)
 	var sendWords, ingestWords bytes.Buffer
 	send.Env, send.Stdout, send.Stderr = h.env(), pw, &sendWords
 	ingest.Stdin, ingest.Stderr = pr, &ingestWords

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,45 +17,14 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/snap"
 	"github.com/ghostbridge/ghostbridge/pkg/subvol"
 )
 
 var sys subvol.System
 
-// binaries are built once, into a directory that TestMain removes.
-var binaries = struct {
-	sync.Once
-	dir string
-	err error
-}{}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if binaries.dir != "" {
-		os.RemoveAll(binaries.dir)
-	}
-	os.Exit(code)
-}
-
-// tool returns the path of one of our binaries.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	binaries.Do(func() {
-		if binaries.dir, binaries.err = os.MkdirTemp("", "gb-snap-test-"); binaries.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", binaries.dir+"/", "./cmd/gb-snap", "./cmd/gb-chain", "./cmd/gb-vecsync")
-		cmd.Dir = "../.."
-		if out, err := cmd.CombinedOutput(); err != nil {
-			binaries.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if binaries.err != nil {
-		t.Fatalf("build: %v", binaries.err)
-	}
-	return filepath.Join(binaries.dir, name)
-}
+func TestMain(m *testing.M) { tools.Main(m) }
 
 // A rig is a btrfs with a source and a directory of snapshots, and a directory
 // elsewhere for what gb-snap keeps.
@@ -98,7 +66,7 @@ func (r *rig) snap(args ...string) (code int, stdout, stderr string) {
 
 func (r *rig) run(name string, args ...string) (code int, stdout, stderr string) {
 	r.Helper()
-	cmd := exec.Command(tool(r, name), args...)
+	cmd := exec.Command(tools.Path(r, name), args...)
 	cmd.Env = r.env()
 	var out, words bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &words
@@ -170,7 +138,7 @@ func (d *daemon) lines() []string {
 // start starts a tool that runs until it is stopped; it ends with the test.
 func (r *rig) start(name string, env []string, args ...string) *daemon {
 	r.Helper()
-	d := &daemon{r: r, cmd: exec.Command(tool(r, name), args...), done: make(chan error, 1)}
+	d := &daemon{r: r, cmd: exec.Command(tools.Path(r, name), args...), done: make(chan error, 1)}
 	d.cmd.Env = append(r.env(), env...)
 	d.cmd.Stderr = d
 	out, err := d.cmd.StdoutPipe()

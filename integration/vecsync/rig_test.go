@@ -14,50 +14,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/subvol"
 )
 
 var sys subvol.System
 
-// binaries are built once, into a directory that TestMain removes.
-var binaries = struct {
-	sync.Once
-	dir string
-	err error
-}{}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if binaries.dir != "" {
-		os.RemoveAll(binaries.dir)
-	}
-	os.Exit(code)
-}
-
-// tool returns the path of one of our binaries.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	binaries.Do(func() {
-		if binaries.dir, binaries.err = os.MkdirTemp("", "gb-vecsync-test-"); binaries.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", binaries.dir+"/", "./cmd/gb-snap", "./cmd/gb-chain", "./cmd/gb-vecsync")
-		cmd.Dir = "../.."
-		if out, err := cmd.CombinedOutput(); err != nil {
-			binaries.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if binaries.err != nil {
-		t.Fatalf("build: %v", binaries.err)
-	}
-	return filepath.Join(binaries.dir, name)
-}
+func TestMain(m *testing.M) { tools.Main(m) }
 
 // A host is a btrfs with a log on a subvolume, a directory of snapshots, and
 // an index.
@@ -86,7 +54,7 @@ func (h *host) must(err error) {
 }
 
 func (h *host) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(tool(h, name), args...)
+	cmd := exec.Command(tools.Path(h, name), args...)
 	state := filepath.Dir(h.keys)
 	cmd.Env = append(os.Environ(), "GB_KEYS="+h.keys, "GB_CHAIN_SOCKET="+h.socket, "GB_SNAPSHOTS="+h.snapshots,
 		"GB_RUN="+state+"/run", "GB_SPOOL="+state+"/spool", "GB_INDEX="+h.index, "GB_CURSOR="+h.cursor)

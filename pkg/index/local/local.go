@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/durable"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 )
@@ -86,14 +87,17 @@ func Open(path string) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	d, err := open(path, modeWrite, "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_txlock=immediate")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := create(path); err != nil {
+			return nil, fmt.Errorf("index %s: %w", path, err)
+		}
+	}
+	d, err := openWriter(path)
 	if err != nil {
 		return nil, err
 	}
 	v, err := d.version()
-	if err == nil && v == 0 {
-		err = d.create()
-	} else if err == nil && v != schemaVersion {
+	if err == nil && v != schemaVersion {
 		err = &VersionError{path, v}
 	}
 	if err != nil {
@@ -101,6 +105,34 @@ func Open(path string) (*DB, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+func openWriter(path string) (*DB, error) {
+	return open(path, modeWrite, "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_txlock=immediate")
+}
+
+// create makes an empty index under another name and moves it to path. Were it
+// made in place, a crash could leave a database that is not in write-ahead mode
+// yet, with a journal that a reader may not roll back.
+func create(path string) error {
+	tmp := path + ".new"
+	for _, suffix := range []string{"", "-journal", "-wal", "-shm"} { // what a crash left
+		if err := os.Remove(tmp + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	d, err := openWriter(tmp)
+	if err != nil {
+		return err
+	}
+	// The last connection to close brings the write-ahead log into the file.
+	if err := errors.Join(d.create(), d.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // OpenReader opens the index at path for searching.

@@ -1,0 +1,67 @@
+// Package tools gives tests the project's own binaries. Where make test has
+// built them, GB_BIN names their directory; else they are built once for the
+// test binary that asks, and removed when it ends.
+//
+//	func TestMain(m *testing.M) { tools.Main(m) }
+//
+//	func TestSend(t *testing.T) {
+//		out, err := exec.Command(tools.Path(t, "gb-snap"), "send", ...).Output()
+package tools
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+const module = "github.com/ghostbridge/ghostbridge"
+
+// build covers both variables and runs once: the binaries are the same for all.
+var (
+	build sync.Once
+	dir   string // "" before
+	own   bool   // dir is ours to remove
+	err   error
+)
+
+// Main runs the tests of a package that uses Dir or Path and ends the process.
+func Main(m *testing.M) {
+	code := m.Run()
+	if own {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// Dir returns the directory that holds all binaries.
+func Dir(t testing.TB) string {
+	t.Helper()
+	build.Do(func() {
+		if dir = os.Getenv("GB_BIN"); dir != "" {
+			return
+		}
+		if dir, err = os.MkdirTemp("", "gb-bin-"); err != nil {
+			return
+		}
+		own = true
+		if err = os.Chmod(dir, 0o755); err != nil { // for tests that are another user
+			return
+		}
+		if out, e := exec.Command("go", "build", "-o", dir+"/", module+"/cmd/...", module+"/integration/run").CombinedOutput(); e != nil {
+			err = fmt.Errorf("go build: %w\n%s", e, out)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Path returns the path of one binary.
+func Path(t testing.TB, name string) string {
+	t.Helper()
+	return filepath.Join(Dir(t), name)
+}
