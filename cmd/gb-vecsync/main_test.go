@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -44,6 +45,7 @@ func TestScripts(t *testing.T) {
 			"cut":  cut,
 			"flip": flip,
 			"lock": lock,
+			"sql":  exec,
 		},
 	})
 }
@@ -126,6 +128,14 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 		data = streamtest.Mend(data)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), data, 0o644))
+}
+
+// exec FILE SQL: what another version of gb-vecsync has done to an index.
+func exec(ts *testscript.TestScript, neg bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	_, err = db.Exec(args[1])
+	ts.Check(errors.Join(err, db.Close()))
 }
 
 // lock FILE COMMAND ARGS...: the command meets a locked FILE, and ends with 75.

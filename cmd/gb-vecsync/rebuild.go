@@ -77,7 +77,7 @@ func runRebuild(c *cli.Context) error {
 	}
 	cursor, left, err := fill(c, fresh, old, findings, len(accepted) > 0)
 	if f := new(vecsync.Finding); errors.As(err, &f) {
-		return errors.Join(keepFinding(c, path, f), err, removeIndex(fresh))
+		return errors.Join(err, keepFinding(c, path, fresh, f), removeIndex(fresh))
 	}
 	if err == nil && len(accepted) > 0 {
 		err = recordAccepted(c, fresh, accepted, left)
@@ -99,12 +99,17 @@ func runRebuild(c *cli.Context) error {
 	return nil
 }
 
-// openOld opens the index that is replaced, nil if there is none to learn from.
+// openOld opens the index that is replaced, be it of another version, for its
+// findings; nil if there is none.
 func openOld(path string) (*local.DB, error) {
-	old, err := local.OpenReader(path)
-	var version *local.VersionError
-	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &version) {
+	old, err := local.OpenState(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if err == nil {
+		if _, err = vecsync.Findings(old); err != nil { // it is some other database
+			old.Close()
+		}
 	}
 	if err != nil {
 		return nil, cli.WithHint(err, "delete it if it is spoilt; the findings in it are lost with it, gb-chain verify finds again what is wrong with the log")
@@ -171,9 +176,17 @@ func fill(c *cli.Context, path string, old *local.DB, findings []vecsync.Finding
 }
 
 // keepFinding keeps what a rebuild found in the old index, where it can be
-// accepted.
-func keepFinding(c *cli.Context, path string, f *vecsync.Finding) error {
+// accepted. One of another version makes room for a new one without events, in
+// which are its findings.
+func keepFinding(c *cli.Context, path, fresh string, f *vecsync.Finding) error {
 	db, err := local.Open(path)
+	var version *local.VersionError
+	if errors.As(err, &version) {
+		if err := replaceIndex(fresh, path); err != nil {
+			return err
+		}
+		db, err = local.Open(path)
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package vecsync
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
@@ -22,10 +24,14 @@ type Cursor struct {
 
 const cursorKey = "cursor"
 
-// ReadCursor returns the cursor of an index, nil if nothing was applied yet.
-func ReadCursor(ix interface{ Get(string) ([]byte, error) }) (*Cursor, error) {
+// ReadCursor returns the cursor of an index, nil if nothing was applied yet. A
+// *VersionError says that another version of this package has made it.
+func ReadCursor(ix getter) (*Cursor, error) {
 	data, err := ix.Get(cursorKey)
 	if err != nil || data == nil {
+		return nil, err
+	}
+	if err := checkVersion(ix); err != nil {
 		return nil, err
 	}
 	c := new(Cursor)
@@ -36,13 +42,13 @@ func ReadCursor(ix interface{ Get(string) ([]byte, error) }) (*Cursor, error) {
 }
 
 // LogKey returns the verifier key of the log that an index is of, "" if nothing
-// was applied yet.
-func LogKey(ix interface{ Get(string) ([]byte, error) }) (string, error) {
-	data, err := ix.Get(followerKey)
-	if err != nil || data == nil {
-		return "", err
+// was applied yet or only another version of this package could tell.
+func LogKey(ix getter) (string, error) {
+	f, err := readFollower(ix)
+	var other *VersionError
+	if errors.As(err, &other) {
+		return "", nil
 	}
-	f, err := loadFollower(data)
 	if err != nil || f.ring == nil {
 		return "", err
 	}
@@ -65,4 +71,9 @@ func (c *Cursor) Publish(path string) error {
 	return nil
 }
 
-func saveCursor(tx index.Tx, c *Cursor) error { return tx.Set(cursorKey, c.json()) }
+func saveCursor(tx index.Tx, c *Cursor) error {
+	if err := tx.Set(versionKey, []byte(strconv.Itoa(stateVersion))); err != nil {
+		return err
+	}
+	return tx.Set(cursorKey, c.json())
+}

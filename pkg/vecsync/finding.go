@@ -55,7 +55,7 @@ const findingPrefix = "finding/"
 func findingKey(n int) string { return fmt.Sprintf("%s%06d", findingPrefix, n) }
 
 // Findings returns all findings in an index, oldest first.
-func Findings(ix interface{ Get(string) ([]byte, error) }) ([]Finding, error) {
+func Findings(ix getter) ([]Finding, error) {
 	var list []Finding
 	for n := 1; ; n++ {
 		data, err := ix.Get(findingKey(n))
@@ -71,7 +71,7 @@ func Findings(ix interface{ Get(string) ([]byte, error) }) ([]Finding, error) {
 }
 
 // Standing returns the first finding that nobody has accepted, nil if none.
-func Standing(ix interface{ Get(string) ([]byte, error) }) (*Finding, error) {
+func Standing(ix getter) (*Finding, error) {
 	list, err := Findings(ix)
 	for i := range list {
 		if list[i].Accepted == "" {

@@ -73,6 +73,18 @@ func (f *follower) save() ([]byte, error) {
 	return json.Marshal(followerJSON{f.ring, f.size(), f.sealed.Roots(), f.active.Roots(), f.roots, f.seals, f.sealsHash[:], f.pruned, f.left})
 }
 
+// readFollower returns the follower as it stands in the state of an index.
+func readFollower(ix getter) (*follower, error) {
+	data, err := ix.Get(followerKey)
+	if err == nil && data != nil {
+		err = checkVersion(ix)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return loadFollower(data)
+}
+
 func loadFollower(data []byte) (*follower, error) {
 	f := &follower{roots: make(map[int64]merkle.Hash), sealsHash: sha256.Sum256(nil)}
 	if data == nil {

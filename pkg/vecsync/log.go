@@ -43,11 +43,8 @@ func smallKey(id sendstream.FileID) string { return smallPrefix + strconv.Format
 // openLog reads the state of the log in directory dir.
 func (in *ingester) openLog(dir *sendstream.File) (*logState, error) {
 	l := &logState{in: in, small: make(map[string]*smallFile), known: make(map[int64]*segment), files: make(map[int64]*sendstream.File)}
-	data, err := in.ix.Get(followerKey)
-	if err != nil {
-		return nil, err
-	}
-	if l.follow, err = loadFollower(data); err != nil {
+	var err error
+	if l.follow, err = readFollower(in.ix); err != nil {
 		return nil, err
 	}
 	l.before = l.follow.pruned

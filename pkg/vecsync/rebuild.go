@@ -19,7 +19,7 @@ import (
 // RebuildOptions are those of Rebuild.
 type RebuildOptions struct {
 	// Old is the index that is replaced, for what it knows of a log that was
-	// tampered with; nil if there is none.
+	// tampered with; nil if there is none. One of another version is not asked.
 	Old interface{ Get(string) ([]byte, error) }
 	// Accept leaves what can't be verified any more out of the index, as long
 	// as the rest still leads to the log's checkpoint. Without it only what Old
@@ -54,11 +54,8 @@ func Rebuild(ix index.Writer, dir string, o RebuildOptions) (c Cursor, left []Sp
 		return Cursor{}, nil, fmt.Errorf("log: %w", err)
 	}
 	if o.Old != nil {
-		data, err := o.Old.Get(followerKey)
-		if err != nil {
-			return Cursor{}, nil, err
-		}
-		if b.old, err = loadFollower(data); err != nil {
+		var other *VersionError
+		if b.old, err = readFollower(o.Old); err != nil && !errors.As(err, &other) {
 			return Cursor{}, nil, err
 		}
 	}

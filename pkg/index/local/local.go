@@ -137,29 +137,43 @@ func create(path string) error {
 
 // OpenReader opens the index at path for searching.
 func OpenReader(path string) (*DB, error) {
+	d, v, err := openReader(path)
+	if err == nil && v != schemaVersion {
+		d.Close()
+		return nil, &VersionError{path, v}
+	}
+	return d, err
+}
+
+// OpenState opens the index at path, of whatever version, for Get alone: the
+// table of the state is the same in all versions.
+func OpenState(path string) (*DB, error) {
+	d, _, err := openReader(path)
+	return d, err
+}
+
+// openReader returns the version too.
+func openReader(path string) (*DB, int, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("index: %w", err)
+		return nil, 0, fmt.Errorf("index: %w", err)
 	}
 	d, err := open(path, modeRead, "_pragma=query_only(1)")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	v, err := d.version()
 	if alone(err, path) {
 		d.Close()
 		if d, err = open(path, modeRead, "_pragma=query_only(1)", "immutable=1"); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		v, err = d.version()
 	}
-	if err == nil && v != schemaVersion {
-		err = &VersionError{path, v}
-	}
 	if err != nil {
 		d.Close()
-		return nil, err
+		return nil, 0, err
 	}
-	return d, nil
+	return d, v, nil
 }
 
 func open(path, mode string, pragmas ...string) (*DB, error) {

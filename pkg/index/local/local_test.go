@@ -148,7 +148,10 @@ func TestOtherVersionIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Close()
+	x := begin(t, d)
+	if err := errors.Join(x.Set("key", []byte("value")), x.Commit(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
 	raw, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
@@ -163,5 +166,14 @@ func TestOtherVersionIsRefused(t *testing.T) {
 	}
 	if _, err := OpenReader(path); !errors.As(err, &version) {
 		t.Errorf("OpenReader: %v", err)
+	}
+	// Its state can be read.
+	d, err = OpenState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if v, err := d.Get("key"); string(v) != "value" || err != nil {
+		t.Errorf("Get: %q, %v", v, err)
 	}
 }

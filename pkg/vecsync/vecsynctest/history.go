@@ -66,7 +66,7 @@ type Inode struct {
 func New(t testing.TB, seed uint64) *History {
 	t.Helper()
 	h := &History{t: t, clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), rand: rand.New(rand.NewPCG(seed, 5)), next: 257}
-	dir := t.TempDir()
+	dir := tempDir(t)
 	h.Dir, h.keys = filepath.Join(dir, "log"), filepath.Join(dir, "keys")
 	if err := os.Mkdir(h.keys, 0o700); err != nil {
 		t.Fatal(err)
@@ -80,6 +80,18 @@ func New(t testing.TB, seed uint64) *History {
 		}
 	})
 	return h
+}
+
+// tempDir makes a directory in memory, where there is one: a log syncs each
+// batch, and how durable that is here is not what these tests are about.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "gb-history-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func (h *History) options() chain.Options {
@@ -201,7 +213,7 @@ func (h *History) Fork(t testing.TB) *History {
 		}
 		h.log = nil
 	}
-	dir := t.TempDir()
+	dir := tempDir(t)
 	f := &History{t: t, clock: h.clock, rand: rand.New(rand.NewPCG(h.next, 6)), next: h.next, count: h.count,
 		Dir: filepath.Join(dir, "log"), keys: filepath.Join(dir, "keys")}
 	if err := os.CopyFS(dir, os.DirFS(filepath.Dir(h.Dir))); err != nil {

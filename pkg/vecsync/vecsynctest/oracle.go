@@ -150,7 +150,7 @@ func (c *faultCase) fault(kind string, input []byte, ix *Index, o *vecsync.Optio
 		ends := commandEnds(input)
 		input = input[:ends[c.rand.IntN(len(ends)-1)]]
 	case "cut at a byte":
-		input = input[:c.rand.IntN(len(input))]
+		input = input[:1+c.rand.IntN(len(input)-1)] // no byte at all is no stream, and no fault
 	case "flipped bit":
 		flipped = c.rand.IntN(len(input))
 		input = bytes.Clone(input)
