@@ -138,8 +138,13 @@ in
         Type = "notify";
         User = "gb-journal";
         SupplementaryGroups = "gb-writers ghostbridge systemd-journal";
-        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock --format journald --resume -- ${tool "journalctl"} --follow --no-pager --output=json";
+        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock --format journald --resume -- ${tool "journalctl"} --follow --merge --no-pager --output=json _MACHINE_ID=%m";
         WatchdogSec = "1min";
+        # The log's daemon was stopped or restarted: no failure of the recorder.
+        SuccessExitStatus = "TEMPFAIL";
+        # journalctl --follow passes over earlier boots, unless it merges; it asks
+        # for the boot in /proc/sys all the same.
+        ProcSubset = "all";
       };
       Install.WantedBy = "multi-user.target";
     };
@@ -202,6 +207,7 @@ in
         SystemCallFilter = base.SystemCallFilter ++ [ "@mount" ];
         ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";
         LogLevelMax = "notice";
+        StandardOutput = "null";
         TimeoutStartSec = "1min";
       };
     };
@@ -300,7 +306,7 @@ in
       Service = sandbox // defaults // {
         Type = "notify";
         User = "gb-search";
-        ExecStart = "${bin "gb-vecsync"} search --listen --idle-exit 1min";
+        ExecStart = "${bin "gb-vecsync"} search --listen --idle-exit 1m";
         Restart = "on-failure";
         RestartSec = "1s";
         LogLevelMax = "notice";

@@ -43,7 +43,7 @@ func resumeJournal(c *cli.Context, command []string, o *chain.FeedOptions) ([]st
 			if have == cursor {
 				return nil, nil
 			}
-			fmt.Fprintf(c.App.ErrWriter, "gb-chain: warning: the journal no longer has the entry %s: %s not recorded\n", cursor, missing(cursor, have))
+			cli.Logger(c.App.ErrWriter).Warn(fmt.Sprintf("the journal no longer has the entry %s: %s not recorded", cursor, missing(cursor, have)))
 		}
 		return convert(line)
 	}

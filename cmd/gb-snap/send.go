@@ -93,7 +93,7 @@ func runSend(c *cli.Context) error {
 			legs, err := s.Deliver(ctx, path)
 			var lost *snap.LostParentError
 			if errors.As(err, &lost) && c.Bool("resync") {
-				fmt.Fprintf(c.App.ErrWriter, "gb-snap: warning: %v: sending all of the newest snapshot\n", err)
+				cli.Logger(c.App.ErrWriter).Warn("sending all of the newest snapshot", "because", err)
 				s.Parent = &subvol.UUID{}
 				legs, err = s.Deliver(ctx, path)
 			}

@@ -49,6 +49,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -136,10 +137,11 @@ func Report(w io.Writer, name string, err error) {
 	if errors.Is(err, context.Canceled) {
 		text = "interrupted: " + text
 	}
-	fmt.Fprintf(w, "%s: %s\n", name, text)
+	mark := priority(w, slog.LevelError)
+	fmt.Fprintf(w, "%s%s: %s\n", mark, name, text)
 	var h interface{ Hint() string }
 	if errors.As(err, &h) && h.Hint() != "" {
-		fmt.Fprintf(w, "hint: %s\n", h.Hint())
+		fmt.Fprintf(w, "%shint: %s\n", mark, h.Hint())
 	}
 }
 

@@ -308,6 +308,10 @@ func (e *UnavailableError) Hint() string {
 	return "is blockchain-search.socket active, and are you in the group ghostbridge?"
 }
 
+// answerTime is how long an answer may take: a socket takes connections even if
+// the service behind it does not start.
+const answerTime = 30 * time.Second
+
 // AskSocket asks the server at a Unix socket. The error is an
 // *UnavailableError if none answers, and a *Failure if it can't.
 func AskSocket(ctx context.Context, socket string, r Request) ([]Hit, *End, error) {
@@ -318,6 +322,7 @@ func AskSocket(ctx context.Context, socket string, r Request) ([]Hit, *End, erro
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	conn.SetDeadline(time.Now().Add(answerTime))
 	request, err := json.Marshal(r)
 	if err != nil {
 		return nil, nil, err
