@@ -71,6 +71,14 @@ let
     CapabilityBoundingSet = "CAP_SYS_ADMIN CAP_FOWNER CAP_DAC_READ_SEARCH";
   };
 
+  # The switch's sockets are root's. Links, addresses and routes go by netlink,
+  # offloads by an ioctl on an Internet socket.
+  switch = {
+    CapabilityBoundingSet = "CAP_NET_ADMIN";
+    RestrictAddressFamilies = "AF_UNIX AF_NETLINK AF_INET";
+    EnvironmentFile = "-/etc/default/ghostbridge";
+  };
+
   # For all: flags by their environment twins, which /etc/default/ghostbridge
   # may set anew.
   defaults = {
@@ -145,6 +153,60 @@ in
         # journalctl --follow passes over earlier boots, unless it merges; it asks
         # for the boot in /proc/sys all the same.
         ProcSubset = "all";
+      };
+      Install.WantedBy = "multi-user.target";
+    };
+
+    "ovs-bridge-setup.service" = {
+      comment = "The bridges, before the network. A boot goes on without them.";
+      Unit = {
+        Description = "GhostBridge: Open vSwitch bridges";
+        Documentation = "man:gb-ovs-setup(1)";
+        # With the default dependencies it would come after basic.target, and the
+        # network before it. Not after openvswitch-switch.service either, which
+        # would be an ordering cycle.
+        DefaultDependencies = false;
+        Wants = "ovsdb-server.service ovs-vswitchd.service";
+        After = "ovsdb-server.service ovs-vswitchd.service local-fs.target systemd-tmpfiles-setup.service";
+        Before = "network.target systemd-networkd.service network-online.target shutdown.target";
+        Conflicts = "shutdown.target";
+        ConditionPathExists = [
+          "|/etc/ghostbridge/ovs.json"
+          "|${state}/ovs/confirmed.json"
+        ];
+      };
+      Service = base // switch // {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "${bin "gb-ovs-setup"} apply --boot";
+        # Offloads of a guest's end of a veth are set in the guest's namespace.
+        CapabilityBoundingSet = "CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE";
+        RestrictNamespaces = "net";
+        TimeoutStartSec = "1min";
+      };
+      Install.WantedBy = "multi-user.target";
+    };
+
+    "blockchain-ovs.service" = {
+      comment = "Records what becomes of the switch, and puts its flows back.";
+      Unit = patient // {
+        Description = "GhostBridge: recorder of Open vSwitch";
+        Documentation = "man:gb-ovs-setup(1)";
+        Requires = "blockchain-log.socket";
+        After = "blockchain-log.socket blockchain-log.service ovsdb-server.service ovs-vswitchd.service ovs-bridge-setup.service";
+        ConditionPathExists = [
+          "|/etc/ghostbridge/ovs.json"
+          "|${state}/ovs/confirmed.json"
+        ];
+      };
+      Service = sandbox // always // switch // {
+        Type = "notify";
+        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "gb-ovs-setup"} watch";
+        PrivateNetwork = false;
+        ReadWritePaths = "-${state}";
+        RestartSec = "5s";
+        WatchdogSec = "1min";
+        SuccessExitStatus = "TEMPFAIL";
       };
       Install.WantedBy = "multi-user.target";
     };
