@@ -186,7 +186,7 @@ func TestEveryNamedUnitExists(t *testing.T) {
 // later are the units of the parts that are not wired to systemd yet. One that
 // is rendered has to leave this list.
 var later = []string{
-	"ovs-bridge-setup.service", "blockchain-ovs.service", "openvswitch.service",
+	"openvswitch.service",
 	"op-dbus.service", "blockchain-dbus.service", "dbus-mcp-server.socket", "dbus-mcp-server.service",
 	"dbus-mcp-web.socket", "dbus-mcp-web.service", "qdrant.service",
 }
