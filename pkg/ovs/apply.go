@@ -67,7 +67,7 @@ type DeadSwitchError struct {
 }
 
 func (e *DeadSwitchError) Error() string {
-	return fmt.Sprintf("ovs-vswitchd has not taken the change after %s", e.Waited.Round(time.Millisecond))
+	return fmt.Sprintf("ovs-vswitchd has not taken the change after %s", e.Waited.Round(100*time.Millisecond))
 }
 func (e *DeadSwitchError) Unwrap() error { return e.Err }
 
