@@ -17,28 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 )
 
-// bin is where TestMain has built the tools.
-var bin string
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "gb-ovs-bin-")
-	if err == nil {
-		cmd := exec.Command("go", "build", "-o", dir, "../../cmd/gb-ovs-setup", "../../cmd/gb-chain")
-		cmd.Stderr = os.Stderr
-		err = cmd.Run()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	bin = dir
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { tools.Main(m) }
 
 // A host is a switch with an uplink ens1, which has the address 192.0.2.2 and
 // a default route by 192.0.2.1 in the namespace wan, and a log's daemon.
@@ -80,15 +63,18 @@ func (h *host) must(err error) {
 	}
 }
 
+// tool is the path of one of our binaries.
+func (h *host) tool(name string) string { return tools.Path(h.t, name) }
+
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
 
 func (h *host) startLog() {
 	h.t.Helper()
 	if _, err := os.Stat(h.path("log")); err != nil {
-		_, err := h.Run(bin+"/gb-chain", "init", "--log", h.path("log"), "--keys", h.path("keys"), "--origin", "test.example/log")
+		_, err := h.Run(h.tool("gb-chain"), "init", "--log", h.path("log"), "--keys", h.path("keys"), "--origin", "test.example/log")
 		h.must(err)
 	}
-	h.daemon = exec.Command(bin+"/gb-chain", "serve", "--log", h.path("log"), "--keys", h.path("keys"), "--socket", h.path("chain.sock"))
+	h.daemon = exec.Command(h.tool("gb-chain"), "serve", "--log", h.path("log"), "--keys", h.path("keys"), "--socket", h.path("chain.sock"))
 	h.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	h.must(h.daemon.Start())
 	h.t.Cleanup(h.stopLog)
@@ -105,7 +91,7 @@ func (h *host) stopLog() {
 
 // events returns the log's lines.
 func (h *host) events() string {
-	out, err := h.Run(bin+"/gb-chain", "query", "--log", h.path("log"), "--json")
+	out, err := h.Run(h.tool("gb-chain"), "query", "--log", h.path("log"), "--json")
 	h.must(err)
 	return out
 }
@@ -129,7 +115,7 @@ func (h *host) config(text string) {
 
 // command is gb-ovs-setup in the switch's namespace.
 func (h *host) command(args ...string) *exec.Cmd {
-	argv := []string{"netns", "exec", h.NS, bin + "/gb-ovs-setup", args[0]}
+	argv := []string{"netns", "exec", h.NS, h.tool("gb-ovs-setup"), args[0]}
 	if args[0] == "plan" || args[0] == "apply" || args[0] == "status" || args[0] == "watch" {
 		argv = append(argv, "--config", h.path("ovs.json"))
 	}

@@ -64,7 +64,7 @@ func (h *host) networkd(links ...string) {
 	h.must(os.MkdirAll(files, 0o755))
 	h.must(os.Chmod(h.dir, 0o755))
 	for _, l := range links {
-		out, _ := h.wants(0, exec.Command(bin+"/gb-ovs-setup", "render", "networkd", "--config", h.path("ovs.json"), l))
+		out, _ := h.wants(0, exec.Command(h.tool("gb-ovs-setup"), "render", "networkd", "--config", h.path("ovs.json"), l))
 		h.must(os.WriteFile(filepath.Join(files, "20-"+l+".network"), []byte(out), 0o644))
 	}
 	// Without systemd: a mount namespace in which /run/systemd is empty, its
@@ -144,7 +144,7 @@ func TestGuestsBehindNAT(t *testing.T) {
 	h.config(router)
 	h.setup(0, "apply")
 	h.networkd("ens1", "ovsbr1")
-	rules, _ := h.wants(0, exec.Command(bin+"/gb-ovs-setup", "render", "nftables", "--config", h.path("ovs.json")))
+	rules, _ := h.wants(0, exec.Command(h.tool("gb-ovs-setup"), "render", "nftables", "--config", h.path("ovs.json")))
 	h.nft(rules)
 	h.nft(rules) // twice is the same
 	_, err := h.In(h.NS, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
@@ -172,7 +172,7 @@ func TestGuestsBehindNAT(t *testing.T) {
 	h.must(h.Script("-n "+tun+" addr add 203.0.113.1/24 dev t0", "-n "+h.NS+" addr add 203.0.113.2/24 dev wg0",
 		"-n "+h.NS+" route add 192.0.2.1/32 via 203.0.113.1 dev wg0", "-n "+tun+" addr add 192.0.2.1/32 dev lo"))
 	h.config(strings.Replace(router, `"network": "10.0.1.0/24"`, `"network": "10.0.1.0/24", "kill_switch": "wg0"`, 1))
-	rules, _ = h.wants(0, exec.Command(bin+"/gb-ovs-setup", "render", "nftables", "--config", h.path("ovs.json")))
+	rules, _ = h.wants(0, exec.Command(h.tool("gb-ovs-setup"), "render", "nftables", "--config", h.path("ovs.json")))
 	h.nft(rules)
 	h.eventually(func() error { return h.ping(vms[0], "192.0.2.1") }) // through the tunnel
 	h.must(h.Script("-n " + h.NS + " link set wg0 down"))             // now the route by ovsbr0 is the one
@@ -320,7 +320,7 @@ func TestIsolationHolds(t *testing.T) {
 	h.contains(string(out), `"source":"ovs","type":"port.created","subject":"px"`, `"type":"drift.found"`, `"kind":"flows"`)
 	// The log takes every line of it.
 	h.stopLog()
-	if _, err := h.Run(bin+"/gb-chain", "append", "--log", h.path("log"), "--keys", h.path("keys"), h.path("events")); err != nil {
+	if _, err := h.Run(h.tool("gb-chain"), "append", "--log", h.path("log"), "--keys", h.path("keys"), h.path("events")); err != nil {
 		t.Error(err)
 	}
 	h.contains(h.events(), `"type":"ovs.mend.intent"`, `"type":"port.created"`)

@@ -1,0 +1,149 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/integration/vswitch"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// switches compare bringing up two bridges and four ports, and finding them
+// up, with the runs of ovs-vsctl that a script would make of it. All wait
+// until the switch has done it; ours also records what it does, sets
+// offloads, brings links up and judges every port.
+var switches = []comparison{
+	{
+		name:    "ovs/apply",
+		title:   "two bridges and four ports, from nothing until the switch has them",
+		rounds:  11,
+		metrics: []metric{{"time", "ms", "≥ 20 times as quick as the sequence"}},
+		setup:   func(ctx context.Context, e *env) ([]contender, error) { return switchContenders(e, false) },
+	},
+	{
+		name:    "ovs/noop",
+		title:   "the same again, when all is as it should be",
+		rounds:  21,
+		metrics: []metric{{"time", "ms", "≤ 15 ms"}},
+		setup:   func(ctx context.Context, e *env) ([]contender, error) { return switchContenders(e, true) },
+	},
+}
+
+// sequence are the runs of ovs-vsctl.
+var sequence = []string{
+	"set Open_vSwitch . other_config:hw-offload=false",
+	"--may-exist add-br ovsbr0 -- set bridge ovsbr0 datapath_type=netdev",
+	"set-fail-mode ovsbr0 standalone",
+	"--may-exist add-br ovsbr1 -- set bridge ovsbr1 datapath_type=netdev",
+	"set-fail-mode ovsbr1 standalone",
+	"--may-exist add-port ovsbr0 ens1",
+	"--may-exist add-port ovsbr0 p1",
+	"--may-exist add-port ovsbr1 va",
+	"--may-exist add-port ovsbr1 p2",
+	"set port va tag=7",
+	"set interface p1 type=internal",
+	"set interface p2 type=internal",
+	"set bridge ovsbr0 other_config:hwaddr=02:00:00:00:00:01",
+}
+
+const sequenceConfig = `{"bridges": {
+	"ovsbr0": {"datapath_type": "netdev", "mac": "02:00:00:00:00:01", "ports": {"ens1": {"type": "uplink"}, "p1": {"type": "internal"}}},
+	"ovsbr1": {"datapath_type": "netdev", "ports": {"va": {"tag": 7}, "p2": {"type": "internal"}}}}}`
+
+func switchContenders(e *env, noop bool) ([]contender, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("needs root for a network namespace")
+	}
+	s, down, err := vswitch.Make(vswitch.Options{})
+	if err != nil {
+		return nil, err
+	}
+	e.atEnd(down)
+	far, err := s.Namespace()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.Link("ens1", far, "wan0"), s.Link("va", far, "eth0")); err != nil {
+		return nil, err
+	}
+	dir, err := e.dir("")
+	if err != nil {
+		return nil, err
+	}
+	if err := serveLog(e, dir); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "ovs.json")
+	if err := os.WriteFile(config, []byte(sequenceConfig), 0o644); err != nil {
+		return nil, err
+	}
+	one := []string{}
+	for i, line := range sequence {
+		if i > 0 {
+			one = append(one, "--")
+		}
+		one = append(one, strings.Fields(line)...)
+	}
+	timed := func(do func() error) func(context.Context) (sample, error) {
+		return func(ctx context.Context) (sample, error) {
+			if !noop {
+				if _, err := s.Vsctl("clear", "Open_vSwitch", ".", "bridges", "external_ids", "other_config"); err != nil {
+					return nil, err
+				}
+			} else if err := do(); err != nil { // so that it finds its own
+				return nil, err
+			}
+			begin := time.Now()
+			err := do()
+			return sample{"time": milliseconds(time.Since(begin))}, err
+		}
+	}
+	return []contender{
+		{name: fmt.Sprintf("%d runs of ovs-vsctl", len(sequence)), run: timed(func() error {
+			for _, line := range sequence {
+				if _, err := s.Vsctl(strings.Fields(line)...); err != nil {
+					return err
+				}
+			}
+			return nil
+		})},
+		{name: "one run of ovs-vsctl", run: timed(func() error { _, err := s.Vsctl(one...); return err })},
+		{name: "gb-ovs-setup apply", run: timed(func() error {
+			_, err := s.In(s.NS, e.tool(names.GBOVSSetup), "apply", "--config", config, "--db", s.DB,
+				"--state", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "chain.sock"), "--spool", filepath.Join(dir, "spool"))
+			return err
+		})},
+	}, nil
+}
+
+// serveLog runs a log's daemon on dir/chain.sock.
+func serveLog(e *env, dir string) error {
+	log, keys, socket := filepath.Join(dir, "log"), filepath.Join(dir, "keys"), filepath.Join(dir, "chain.sock")
+	if out, err := exec.Command(e.tool(names.GBChain), "init", "--log", log, "--keys", keys, "--origin", "bench.example/log").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	cmd := exec.Command(e.tool(names.GBChain), "serve", "--log", log, "--keys", keys, "--socket", socket)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	e.atEnd(func() error {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		return nil
+	})
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s did not come", socket)
+}
