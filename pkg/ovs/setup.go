@@ -483,10 +483,12 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 	if err != nil {
 		return err
 	}
+	set := make(map[string]bool)
 	for _, t := range offloadTargets(c, v.State, v.Links) {
 		if err := t.off(); err != nil {
 			return err
 		}
+		set[t.link.Name] = true
 	}
 	step, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -518,7 +520,10 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 	if err := s.moveUplinks(ctx, c, links, faults, point); err != nil {
 		return err
 	}
-	for _, t := range offloadTargets(c, state, links) {
+	for _, t := range offloadTargets(c, state, links) { // what has come since, such as the switch's own ports
+		if set[t.link.Name] {
+			continue
+		}
 		if err := t.off(); err != nil {
 			return err
 		}
