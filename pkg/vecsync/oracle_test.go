@@ -1,10 +1,12 @@
 package vecsync_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/ghostbridge/ghostbridge/integration/require"
@@ -16,7 +18,7 @@ const oracleSeed = 20261125
 
 // TestIndexEqualsLog injects seeded faults and holds the index to the log:
 // nothing lost, nothing twice, nothing corrupt accepted.
-func TestIndexEqualsLog(t *testing.T) { faults(t, oracleSeed, 500) }
+func TestIndexEqualsLog(t *testing.T) { faults(t, oracleSeed, oracleFaults) }
 
 // TestIndexEqualsLogTorture is the same with 12,000 faults, or
 // GB_TORTURE_CASES, from the seed GB_TORTURE_SEED on.
@@ -42,18 +44,27 @@ func number(t *testing.T, name string, value uint64) uint64 {
 const faultsPerHistory = 100
 
 func faults(t *testing.T, seed uint64, n int) {
+	var mu sync.Mutex
 	outcomes := make(map[string]int)
-	for done := 0; done < n; done += faultsPerHistory {
-		r := record(t, seed+uint64(done), 24)
-		for i := range min(faultsPerHistory, n-done) {
-			outcome, what, err := r.Fault(seed + uint64(done+i))
-			if err != nil {
-				t.Fatalf("seed %d, %s: %v\nrepeat: GB_TORTURE=1 GB_TORTURE_SEED=%d GB_TORTURE_CASES=%d go test -run TestIndexEqualsLogTorture ./pkg/vecsync",
-					seed+uint64(done+i), what, err, seed+uint64(done), i+1)
-			}
-			outcomes[outcome]++
+	t.Run("histories", func(t *testing.T) {
+		for done := 0; done < n; done += faultsPerHistory {
+			seed, n := seed+uint64(done), min(faultsPerHistory, n-done)
+			t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+				t.Parallel()
+				r := record(t, seed, 24)
+				for i := range n {
+					outcome, what, err := r.Fault(seed + uint64(i))
+					if err != nil {
+						t.Fatalf("seed %d, %s: %v\nrepeat: GB_TORTURE=1 GB_TORTURE_SEED=%d GB_TORTURE_CASES=%d go test -run TestIndexEqualsLogTorture ./pkg/vecsync",
+							seed+uint64(i), what, err, seed, i+1)
+					}
+					mu.Lock()
+					outcomes[outcome]++
+					mu.Unlock()
+				}
+			})
 		}
-	}
+	})
 	t.Logf("%d faults from seed %d: %v", n, seed, outcomes)
 	if n < 500 {
 		return
