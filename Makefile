@@ -30,7 +30,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  systemd nix-bin \
                  openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc
 
-.PHONY: all build test check quickcheck bench torture race fuzz run install deb deps test-deps man units clean fmt
+.PHONY: all build test check quickcheck bench torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
 all: build
 
@@ -108,6 +108,10 @@ torture: test-deps build bin/run
 BENCH ?=
 bench: test-deps build
 	$(GO) run ./integration/bench -bin bin $(BENCH)
+
+# The word vectors that the search has built in, from the manual pages of Debian packages (apt-get download).
+vectors:
+	$(GO) run ./integration/vectors
 
 run: build bin/run
 	@exec bin/run --bin bin --dir var --seconds $(SECONDS)
