@@ -68,20 +68,25 @@ func Create(dir, origin, keysDir string, o Options) (*Created, error) {
 	}
 	l := newLog(dir, st, k, o)
 	defer l.release()
-	if l.f, err = st.Create(layout.SegmentName(0)); err != nil {
-		return nil, err
-	}
-	draft, err := event.Own(layout.TypeCreated, event.Notice, "log "+origin+" created", c)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.appendOwn(draft); err != nil {
-		return nil, err
-	}
-	if err := l.checkpoint(true); err != nil {
+	if err := l.create(c); err != nil {
 		return nil, err
 	}
 	return &Created{Created: c, KeysDir: k.dir, Recovery: keys[2].Secret()}, nil
+}
+
+// create writes the first event and signs it.
+func (l *Log) create(c layout.Created) (err error) {
+	if l.f, err = l.st.Create(layout.SegmentName(0)); err != nil {
+		return err
+	}
+	draft, err := event.Own(layout.TypeCreated, event.Notice, "log "+c.Origin+" created", c)
+	if err != nil {
+		return err
+	}
+	if err := l.appendOwn(draft); err != nil {
+		return err
+	}
+	return l.checkpoint(true)
 }
 
 // clearUnfinished removes what an interrupted Create left: a first segment of

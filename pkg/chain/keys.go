@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ type Keys struct {
 	dir   string
 	log   *merkle.Signer
 	epoch *epochFile
+	last  lastCheckpoint
 }
 
 const (
@@ -120,7 +122,7 @@ func createKeys(keysDir string, log, epoch *merkle.Signer) (*Keys, error) {
 		ef.close()
 		return nil, err
 	}
-	return &Keys{dir, log, ef}, nil
+	return &Keys{dir, log, ef, lastInDir{dir}}, nil
 }
 
 func keysError(err error) error {
@@ -158,17 +160,25 @@ func openKeys(keysDir string, logKey merkle.Verifier) (*Keys, error) {
 	if err != nil {
 		return nil, keysError(err)
 	}
-	return &Keys{dir, signer, ef}, nil
+	return &Keys{dir, signer, ef, lastInDir{dir}}, nil
 }
 
 // close forgets the keys.
 func (k *Keys) close() error { return k.epoch.close() }
 
-// loadLast returns the last checkpoint signed here; ok is false if none is
-// known. It is written without fsync, so that a power cut may take it back or
-// leave it empty: it can only say too little.
-func (k *Keys) loadLast() (size int64, root merkle.Hash, ok bool) {
-	b, err := os.ReadFile(filepath.Join(k.dir, lastFile))
+// A lastCheckpoint remembers the last checkpoint signed here. It is saved
+// without fsync, so that a power cut may take it back or leave it empty: it
+// can only say too little.
+type lastCheckpoint interface {
+	load() (size int64, root merkle.Hash, ok bool)
+	save(c merkle.Checkpoint) error
+}
+
+// lastInDir keeps it in a file of the directory.
+type lastInDir struct{ dir string }
+
+func (l lastInDir) load() (size int64, root merkle.Hash, ok bool) {
+	b, err := os.ReadFile(filepath.Join(l.dir, lastFile))
 	if err != nil {
 		return 0, root, false
 	}
@@ -183,12 +193,12 @@ func (k *Keys) loadLast() (size int64, root merkle.Hash, ok bool) {
 	return size, root, err == nil
 }
 
-func (k *Keys) saveLast(c merkle.Checkpoint) error {
-	tmp := filepath.Join(k.dir, lastFile+".tmp")
+func (l lastInDir) save(c merkle.Checkpoint) error {
+	tmp := filepath.Join(l.dir, lastFile+".tmp")
 	if err := os.WriteFile(tmp, fmt.Appendf(nil, "%d %s\n", c.Size, c.Root), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(k.dir, lastFile))
+	return os.Rename(tmp, filepath.Join(l.dir, lastFile))
 }
 
 // An epochFile holds the secret epoch keys in two slots of slotSize bytes,
@@ -205,9 +215,17 @@ func (k *Keys) saveLast(c merkle.Checkpoint) error {
 // remaps its blocks. On btrfs the file is made NOCOW, which holds as long as
 // no snapshot has it.
 type epochFile struct {
-	f     *os.File
+	f     slotFile
 	name  string // of the keys
 	slots [2]*epochSlot
+}
+
+// A slotFile is a file that is overwritten in place.
+type slotFile interface {
+	io.ReaderAt
+	io.WriterAt
+	Datasync() error
+	io.Closer
 }
 
 type epochSlot struct {
@@ -228,18 +246,14 @@ func createEpochFile(path string, first *merkle.Signer) (*epochFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &epochFile{f: f, name: first.Verifier().Name()}
+	e := &epochFile{f: fileAppender{f}, name: first.Verifier().Name()}
 	// NOCOW must be set while the file is empty; other file systems refuse it
 	// and need it not.
 	if flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
 		const nocow = 0x00800000 // FS_NOCOW_FL of linux/fs.h
 		unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|nocow)
 	}
-	if err := e.write(1, nil); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if err := e.write(0, &epochSlot{0, first}); err != nil {
+	if err := e.begin(first); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -250,16 +264,33 @@ func createEpochFile(path string, first *merkle.Signer) (*epochFile, error) {
 	return e, nil
 }
 
+// begin writes both slots of an empty file.
+func (e *epochFile) begin(first *merkle.Signer) error {
+	if err := e.write(1, nil); err != nil {
+		return err
+	}
+	return e.write(0, &epochSlot{0, first})
+}
+
 func openEpochFile(path, name string) (*epochFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
+	e, err := readEpochFile(fileAppender{f}, name)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return e, nil
+}
+
+func readEpochFile(f slotFile, name string) (*epochFile, error) {
 	e := &epochFile{f: f, name: name}
+	var err error
 	for i := range e.slots {
 		if e.slots[i], err = e.read(i); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 	}
 	return e, nil
@@ -300,7 +331,7 @@ func (e *epochFile) write(i int, s *epochSlot) error {
 	if _, err := e.f.WriteAt(b, int64(i)*slotSize); err != nil {
 		return err
 	}
-	if err := durable.Datasync(e.f); err != nil {
+	if err := e.f.Datasync(); err != nil {
 		return err
 	}
 	e.slots[i] = s

@@ -404,7 +404,7 @@ func (l *Log) published(p *unpublished, err error) error {
 		l.archivedAt = p.now
 	}
 	l.last = p.Checkpoint
-	return l.keys.saveLast(p.Checkpoint)
+	return l.keys.last.save(p.Checkpoint)
 }
 
 // Close publishes a checkpoint over all events and releases the log.

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -70,15 +71,24 @@ func open(dir, keysDir string, o Options) (*Log, error) {
 	}
 	l := newLog(dir, st, keys, o)
 	l.lock = lock
-	if err := l.recover(ring); err != nil {
-		l.release()
-		var damaged *DamagedError
-		if errors.As(err, &damaged) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("log %s: %w", dir, err)
+	if err := l.begin(ring); err != nil {
+		return nil, err
 	}
 	return l, nil
+}
+
+// begin recovers l, or releases it.
+func (l *Log) begin(ring *layout.Keyring) error {
+	err := l.recover(ring)
+	if err == nil {
+		return nil
+	}
+	l.release()
+	var damaged *DamagedError
+	if errors.As(err, &damaged) {
+		return err
+	}
+	return fmt.Errorf("log %s: %w", l.dir, err)
 }
 
 // recover reads what is needed to go on writing: the seals, and the segments
@@ -89,8 +99,13 @@ func (l *Log) recover(ring *layout.Keyring) error {
 	}
 	l.ring = ring
 	slots := l.keys.epoch
-	if slots.slots[0] != nil && slots.slots[1] != nil || slots.find(ring.EpochKey(ring.Epochs()-1)) < 0 {
-		// A rotation was interrupted, or the file of epochs is behind.
+	epochs, err := readOptional(l.st, layout.Epochs)
+	if err != nil {
+		return err
+	}
+	if slots.slots[0] != nil && slots.slots[1] != nil || slots.find(ring.EpochKey(ring.Epochs()-1)) < 0 ||
+		int64(bytes.Count(epochs, []byte("\n"))) != ring.Epochs() || !bytes.HasSuffix(epochs, []byte("\n")) {
+		// A rotation was interrupted, or the file of epochs is behind or torn.
 		full, lines, err := scanKeyring(l.st)
 		if err != nil {
 			return damaged("%w", err)
@@ -124,7 +139,7 @@ func (l *Log) recover(ring *layout.Keyring) error {
 
 	known := make(map[int64]merkle.Hash) // roots that the tree must have on its way
 	known[signed.Size] = signed.Root
-	lastSize, lastRoot, haveLast := l.keys.loadLast()
+	lastSize, lastRoot, haveLast := l.keys.last.load()
 	first := min(int64(len(seals)), signed.Size/layout.SegmentEvents)
 	if haveLast && lastSize >= first*layout.SegmentEvents {
 		if root, twice := known[lastSize]; twice && root != lastRoot {

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -109,7 +110,8 @@ type fileAppender struct{ *os.File }
 func (f fileAppender) Datasync() error { return durable.Datasync(f.File) }
 
 // appendWhole appends data to the file called name and makes it durable. If it
-// can't be written whole, nothing of it stays.
+// can't be written whole, nothing of it stays; if what was written can't be
+// taken back, the error is as final as that of a sync.
 func appendWhole(st store, name string, data []byte) error {
 	f, size, err := st.Append(name)
 	if err != nil {
@@ -117,7 +119,10 @@ func appendWhole(st store, name string, data []byte) error {
 	}
 	defer f.Close()
 	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Truncate(size))
+		if terr := f.Truncate(size); terr != nil {
+			return &durable.SyncError{Err: fmt.Errorf("%w, and the part that was written could not be taken back: %w", err, terr)}
+		}
+		return err
 	}
 	return f.Datasync()
 }

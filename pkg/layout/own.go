@@ -155,14 +155,20 @@ func (k *Keyring) Observe(e *event.Event) error {
 }
 
 // ReadKeyring builds the chain from the lines of a file of epochs. The chain
-// vouches for itself: each key is signed by the one before it.
+// vouches for itself: each key is signed by the one before it. A last line that
+// cannot be read, as a crash leaves it, is passed over.
 func ReadKeyring(data []byte) (*Keyring, error) { return ReadKeyringBelow(data, math.MaxInt64) }
 
 // ReadKeyringBelow is ReadKeyring of the events with indexes below size only.
 func ReadKeyringBelow(data []byte, size int64) (*Keyring, error) {
 	var k *Keyring
+	read := 0
 	for line := range bytes.Lines(data) {
+		read += len(line)
 		e, err := event.Decode(bytes.TrimSuffix(line, []byte("\n")))
+		if err != nil && read == len(data) && k != nil {
+			break
+		}
 		if err != nil {
 			return nil, fmt.Errorf("epochs: %w", err)
 		}
