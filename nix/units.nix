@@ -289,7 +289,7 @@ in
       Unit = patient // {
         Description = "GhostBridge: the log's snapshots to the index";
         Documentation = "man:gb-snap(1)";
-        Wants = "gb-vecsync.socket";
+        # Not Wants=: who stops the socket stops the ingester.
         After = "gb-vecsync.socket";
         RequiresMountsFor = "${timing} ${snapshots}";
       };

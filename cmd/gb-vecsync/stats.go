@@ -1,35 +1,62 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 )
 
 // stats is what the stats command prints with --json.
 type stats struct {
+	Healthy  bool              `json:"healthy"`
+	Faults   []string          `json:"faults"` // why it isn't, for a person
 	Events   int64             `json:"events"`
 	Newest   *time.Time        `json:"newest,omitempty"` // time of the newest event
 	Age      float64           `json:"age_seconds"`      // of that, 0 if there is none
 	Cursor   *vecsync.Cursor   `json:"cursor"`
 	Findings []vecsync.Finding `json:"findings"`
 	Verified bool              `json:"verified"`
+	*lag
 }
+
+// A lag is how far the index is behind the log.
+type lag struct {
+	LogEvents int64   `json:"log_events"`     // that a checkpoint covers
+	Behind    int64   `json:"behind"`         // of them that the index has not
+	Seconds   float64 `json:"behind_seconds"` // since the oldest of them was taken
+}
+
+// late is how long after it was taken an event that can't be found is a fault.
+const late = 10 * time.Second
 
 func statsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "stats",
 		Usage: "say what the index holds and whether it is sound",
 		Description: `Prints the number of events, the age of the newest, the cursor and the tamper
-findings. Exit code 3 if a finding stands.
+findings, and how far the index is behind the log: that of the system, or the
+one that --log names. Each fault says what to do.
+
+Exit code 3 if a finding stands, 1 if an event is in the log and not in the
+index for more than ten seconds.
 
 Example:
 
-   gb-vecsync stats --index I`,
-		Flags: []cli.Flag{indexFlag(), &cli.BoolFlag{Name: "json", Usage: "print one JSON object"}},
+   gb-vecsync stats --index I --log L`,
+		Flags: []cli.Flag{
+			indexFlag(),
+			&cli.StringFlag{Name: "log", EnvVars: []string{"GB_LOG"}, Usage: "the log's `DIR` (default for the system's index: " + names.LogDir + ")"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},
+		},
 		Action: func(c *cli.Context) error {
 			path, err := indexPath(c)
 			if err != nil {
@@ -44,11 +71,24 @@ Example:
 			if err != nil {
 				return err
 			}
+			dir := c.String("log")
+			if dir == "" && path == names.IndexFile {
+				dir = names.LogDir
+			}
+			if dir != "" {
+				if err := s.compare(dir, time.Now()); err != nil {
+					return fmt.Errorf("log %s: %w", dir, err)
+				}
+			}
+			s.Healthy = len(s.Faults) == 0
 			if err := s.print(c); err != nil {
 				return err
 			}
 			if !s.Verified {
 				return cli.Exit(cli.ExitVerify)
+			}
+			if !s.Healthy {
+				return cli.Exit(cli.ExitFailed)
 			}
 			return nil
 		},
@@ -56,7 +96,7 @@ Example:
 }
 
 func readStats(db *local.DB, now time.Time) (*stats, error) {
-	s := &stats{Findings: []vecsync.Finding{}, Verified: true}
+	s := &stats{Faults: []string{}, Findings: []vecsync.Finding{}, Verified: true}
 	var newest time.Time
 	var err error
 	if s.Events, newest, err = db.Count(); err != nil {
@@ -76,7 +116,46 @@ func readStats(db *local.DB, now time.Time) (*stats, error) {
 		s.Findings = append(s.Findings, f)
 		s.Verified = s.Verified && f.Accepted != ""
 	}
+	if !s.Verified {
+		s.Faults = append(s.Faults, "the log was tampered with, or is not the one that was indexed: see the findings, and gb-chain verify")
+	}
 	return s, nil
+}
+
+// compare finds how far the index is behind the log in dir. A log that may not
+// be read tells nothing.
+func (s *stats) compare(dir string, now time.Time) error {
+	tree, err := chain.OpenTree(os.DirFS(dir))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// Not by the number of events: what nothing vouches for is left out.
+	have := int64(0)
+	if s.Cursor != nil {
+		have = s.Cursor.TreeSize
+	}
+	size := tree.Checkpoint.Size
+	s.lag = &lag{LogEvents: size, Behind: max(size-have, 0)}
+	if s.Behind == 0 {
+		return nil
+	}
+	line, err := tree.Line(have)
+	if err != nil {
+		return err
+	}
+	oldest, err := event.Decode(line)
+	if err != nil {
+		return err
+	}
+	s.Seconds = max(now.Sub(oldest.At).Seconds(), 0)
+	if s.Seconds > late.Seconds() {
+		s.Faults = append(s.Faults, fmt.Sprintf("%d events can't be found yet, the oldest since %.0f s: gb-snap status tells whether snapshots are taken; "+
+			"systemctl status btrfs-vector-sync.path btrfs-vector-sync.service gb-vecsync.socket, why they don't arrive", s.Behind, s.Seconds))
+	}
+	return nil
 }
 
 func (s *stats) print(c *cli.Context) error {
@@ -84,9 +163,22 @@ func (s *stats) print(c *cli.Context) error {
 		return cli.PrintJSON(c.App.Writer, s)
 	}
 	w := c.App.Writer
+	if s.Healthy {
+		fmt.Fprintln(w, "health    good")
+	}
+	for _, f := range s.Faults {
+		fmt.Fprintf(w, "FAULT     %s\n", cli.Printable(f))
+	}
 	fmt.Fprintf(w, "events    %d\n", s.Events)
 	if s.Newest != nil {
 		fmt.Fprintf(w, "newest    %s (%s ago)\n", s.Newest.Format(time.RFC3339), time.Duration(s.Age*float64(time.Second)).Round(time.Second))
+	}
+	if s.lag != nil {
+		behind := "all in the index"
+		if s.Behind > 0 {
+			behind = fmt.Sprintf("%d not in the index yet, for %.1f s", s.Behind, s.Seconds)
+		}
+		fmt.Fprintf(w, "log       %d events, %s\n", s.LogEvents, behind)
 	}
 	if s.Cursor != nil {
 		fmt.Fprintf(w, "verified  %d events, root %s\nsnapshot  %s\n", s.Cursor.TreeSize, s.Cursor.Root, s.Cursor.SnapshotUUID)
