@@ -328,6 +328,8 @@ func (l *Log) appendOwn(d event.Draft) error {
 			return err
 		}
 		return l.note(appendWhole(l.st, layout.Epochs, line))
+	case layout.TypePruned:
+		return l.note(l.st.Replace(layout.PrunedFile, line))
 	}
 	return nil
 }
