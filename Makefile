@@ -29,7 +29,8 @@ PACKAGES      := gcc libc6-dev linux-libc-dev make git ca-certificates btrfs-pro
 TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  systemd nix-bin \
                  openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc \
-                 qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc
+                 qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
+                 systemd-container dbus dnsmasq-base
 
 .PHONY: all build test check quickcheck bench torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
