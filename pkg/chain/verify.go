@@ -380,7 +380,7 @@ func (v *verifier) chainOfKeys() {
 	case err != nil:
 		v.fault(FaultEpoch, 0, 0, "file %s: %v", layout.Epochs, err)
 	case v.ring == nil:
-	case int64(bytes.Count(data, []byte("\n"))) != kept.Epochs() && !v.o.Live && !v.o.Frozen:
+	case int64(bytes.Count(v.epochs, []byte("\n"))) != kept.Epochs() && !v.o.Live && !v.o.Frozen:
 		v.fault(FaultEpoch, 0, 0, "the last line of file %s cannot be read", layout.Epochs)
 	case kept.Epochs() > v.ring.Epochs() || kept.Epochs() < v.ring.Epochs() && !v.o.Live && !v.o.Frozen:
 		v.fault(FaultEpoch, 0, 0, "file %s has %d epochs, the events %d", layout.Epochs, kept.Epochs(), v.ring.Epochs())
