@@ -294,4 +294,3 @@ func asObject(code byte, d Dict) bool {
 	}
 	return true
 }
-
