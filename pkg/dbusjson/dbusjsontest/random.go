@@ -94,7 +94,7 @@ func (m *Maker) integer() uint64 {
 var floats = []uint64{0, 1 << 63, math.Float64bits(1), math.Float64bits(-0.1), math.Float64bits(math.MaxFloat64), math.Float64bits(math.SmallestNonzeroFloat64),
 	math.Float64bits(math.Inf(1)), math.Float64bits(math.Inf(-1)), 0x7ff8000000000000, math.Float64bits(1e21), math.Float64bits(1e-7), math.Float64bits(123456789012345680)}
 
-var runes = []rune("abcXYZ 09\"\\/<>&\n\t\r\x01\x1f\x7f\u00e4\u20ac\u2028\u202e\uFEFF\uFFFD\U0001F600\U0010FFFF")
+var runes = []rune("abcXYZ 09\"\\/<>&\n\t\r\x01\x1f\x7f\u00e4\u20ac\u2028\u202e\uFEFF\uFFFD\U0001F600\U0010FFFD")
 
 // Text returns a string.
 func (m *Maker) Text() string {
