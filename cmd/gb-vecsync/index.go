@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,8 +9,11 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
+	"github.com/ghostbridge/ghostbridge/pkg/embed"
+	"github.com/ghostbridge/ghostbridge/pkg/enrich"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/redact"
 	"github.com/ghostbridge/ghostbridge/pkg/search"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 )
@@ -25,6 +29,20 @@ func indexPath(c *cli.Context) (string, error) {
 		return "", cli.Usagef("index %s: Qdrant is not built in yet; name a file", path)
 	}
 	return path, nil
+}
+
+// openForWriting opens the index at path for changes, and makes it if it is not
+// there. All that write make the same points of the same events.
+func openForWriting(path string) (*local.DB, error) {
+	texts := enrich.Load(enrich.CatalogFile)
+	return local.Open(path, local.Options{Embedder: documents{embed.LoadLocal()}, Enrich: texts.Event, Redact: redact.Text})
+}
+
+// documents embeds what an index asks for.
+type documents struct{ embed.Embedder }
+
+func (d documents) EmbedDocuments(ctx context.Context, texts []string) ([][]float32, error) {
+	return d.Embed(ctx, embed.Document, texts)
 }
 
 // lockIndex makes this process the only one that changes the index at path.

@@ -147,7 +147,7 @@ func acceptedFindings(c *cli.Context, old *local.DB) (list, accepted []vecsync.F
 }
 
 func fill(c *cli.Context, path string, old *local.DB, findings []vecsync.Finding, accept bool) (vecsync.Cursor, []vecsync.Span, error) {
-	db, err := local.Open(path)
+	db, err := openForWriting(path)
 	if err != nil {
 		return vecsync.Cursor{}, nil, err
 	}
@@ -179,13 +179,13 @@ func fill(c *cli.Context, path string, old *local.DB, findings []vecsync.Finding
 // accepted. One of another version makes room for a new one without events, in
 // which are its findings.
 func keepFinding(c *cli.Context, path, fresh string, f *vecsync.Finding) error {
-	db, err := local.Open(path)
+	db, err := openForWriting(path)
 	var version *local.VersionError
 	if errors.As(err, &version) {
 		if err := replaceIndex(fresh, path); err != nil {
 			return err
 		}
-		db, err = local.Open(path)
+		db, err = openForWriting(path)
 	}
 	if err != nil {
 		return err
@@ -225,7 +225,7 @@ func recordAccepted(c *cli.Context, fresh string, accepted []vecsync.Finding, le
 // write-ahead log must not be taken for the new one's, so it is brought into
 // its file first, and both logs removed.
 func replaceIndex(fresh, path string) error {
-	if old, err := local.Open(path); err == nil {
+	if old, err := openForWriting(path); err == nil {
 		if err := errors.Join(old.Settle(), old.Close()); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
@@ -23,9 +24,15 @@ func searchCommand() *cli.Command {
 		Usage:     "ask the index a question",
 		ArgsUsage: "QUESTION",
 		Description: `Prints the events that answer QUESTION, best first, and up to where the index
-has verified the log. Words in double quotes are looked for as a phrase. No
-answer is an empty answer. Where no --index is named, a search that listens is
-asked first.
+has verified the log. Words are looked for in any form, and by others that mean
+the same. Addresses, names with digits, paths, units and text in double quotes
+must be in the event as they stand. Time words ("yesterday evening", "in the
+last hour") become the window, which is shown; --since and --until override it.
+No answer is an empty answer. Where no --index is named, a search that listens
+is asked first.
+
+--like N prints events that are similar to event N, --around N those before and
+after it.
 
 With --listen it answers questions that come through a Unix socket, one JSON
 object a line as package search describes it; started by systemd, through the
@@ -34,6 +41,8 @@ sockets that it was started with.
 Examples:
 
    gb-vecsync search --index I --since 2026-01-01T00:00:00Z "who touched the bridge"
+   gb-vecsync search --explain "which disk failed last night"
+   gb-vecsync search --around 4711 --source ovs
    gb-vecsync search --listen --index I --socket /run/ghostbridge/search.sock`,
 		Flags: []cli.Flag{
 			indexFlag(),
@@ -45,6 +54,9 @@ Examples:
 			&cli.StringSliceFlag{Name: "host", Usage: "of this `HOST` (may be repeated)"},
 			&cli.StringSliceFlag{Name: "actor", Usage: "by this `ACTOR` (may be repeated)"},
 			&cli.StringFlag{Name: "severity", Usage: "of this `SEVERITY` or graver"},
+			&cli.Int64Flag{Name: "like", Usage: "similar to event `INDEX`, instead of a question"},
+			&cli.Int64Flag{Name: "around", Usage: "before and after event `INDEX`, instead of a question"},
+			&cli.BoolFlag{Name: "explain", Usage: "say why each hit is one"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a hit"},
 			&cli.StringFlag{Name: "socket", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of a search that listens"},
 			&cli.BoolFlag{Name: "listen", Usage: "answer questions that come through --socket"},
@@ -70,11 +82,14 @@ func runSearch(c *cli.Context) error {
 		if c.Bool("json") {
 			err = cli.PrintJSON(c.App.Writer, h)
 		} else {
-			err = printHit(c.App.Writer, h)
+			err = printHit(c.App.Writer, h, cli.IsTerminal(c.App.Writer), c.Bool("explain"))
 		}
 		if err != nil {
 			return err
 		}
+	}
+	if w := end.Window; w != nil {
+		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: %q is taken for %s; --since and --until say otherwise\n", w.Words, w)
 	}
 	switch {
 	case end.Finding != "":
@@ -92,6 +107,13 @@ func request(c *cli.Context) (search.Request, error) {
 	r := search.Request{
 		Question: strings.Join(c.Args().Slice(), " "), Limit: c.Int("n"), Severity: c.String("severity"),
 		Sources: c.StringSlice("source"), Types: c.StringSlice("type"), Hosts: c.StringSlice("host"), Actors: c.StringSlice("actor"),
+	}
+	r.Explain = c.Bool("explain") || !c.Bool("json") && cli.IsTerminal(c.App.Writer) // the words to mark
+	for name, i := range map[string]**int64{"like": &r.Like, "around": &r.Around} {
+		if c.IsSet(name) {
+			v := c.Int64(name)
+			*i = &v
+		}
 	}
 	if r.Limit <= 0 || r.Limit > search.MaxLimit {
 		return r, cli.Usagef("-n %d: want 1 to %d", r.Limit, search.MaxLimit)
@@ -132,8 +154,7 @@ func answer(c *cli.Context, r search.Request) ([]search.Hit, *search.End, error)
 		return nil, nil, err
 	}
 	defer ix.Close()
-	hits, err := search.Answer(ix, r, st)
-	return hits, &search.End{Hits: len(hits), Verified: st.Verified, Finding: st.Finding}, err
+	return new(search.Searcher).Answer(c.Context, ix, r, st)
 }
 
 func openIndex(path string) (index.Reader, search.State, error) {
@@ -146,6 +167,52 @@ func openIndex(path string) (index.Reader, search.State, error) {
 		return nil, st, errors.Join(err, db.Close())
 	}
 	return db, st, nil
+}
+
+// An indexPool keeps an index open between the questions, as long as nothing took
+// its place.
+type indexPool struct {
+	path string
+	mu   sync.Mutex
+	last *shared
+}
+
+// A shared index is closed when its last user is done and another has come.
+type shared struct {
+	*local.DB
+	pool  *indexPool
+	users int
+}
+
+func (p *indexPool) open() (index.Reader, search.State, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil || !p.last.Current() {
+		db, err := local.OpenReader(p.path)
+		if err != nil {
+			return nil, search.State{}, cli.WithHint(err, "gb-vecsync ingest or gb-vecsync rebuild makes it")
+		}
+		if p.last != nil && p.last.users == 0 {
+			p.last.DB.Close()
+		}
+		p.last = &shared{DB: db, pool: p}
+	}
+	st, err := state(p.last.DB)
+	if err != nil {
+		return nil, st, err
+	}
+	p.last.users++
+	return p.last, st, nil
+}
+
+func (s *shared) Close() error {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	s.users--
+	if s.users == 0 && s.pool.last != s {
+		return s.DB.Close()
+	}
+	return nil
 }
 
 // runListen answers questions until it is stopped or nobody asks any more.
@@ -164,7 +231,7 @@ func runListen(c *cli.Context) error {
 	logger := cli.Logger(c.App.ErrWriter)
 	var watchdog systemd.Watchdog
 	s := &search.Server{
-		Open:   func() (index.Reader, search.State, error) { return openIndex(path) },
+		Open:   (&indexPool{path: path}).open,
 		Logger: logger, Idle: c.Duration("idle-exit"), Alive: watchdog.Alive,
 	}
 	logger.Info("listening", "index", path, "socket", listeners[0].Addr())
@@ -186,12 +253,39 @@ func listeners(path string) ([]net.Listener, error) {
 	return []net.Listener{l}, err
 }
 
-func printHit(w io.Writer, h search.Hit) error {
+// printHit prints a hit for a person. mark says that the words by which it
+// matched are marked.
+func printHit(w io.Writer, h search.Hit, mark, explain bool) error {
 	where := h.Source + " " + h.Type
+	if h.Host != "" {
+		where = h.Host + " " + where
+	}
 	if h.Subject != "" {
 		where += " " + h.Subject
 	}
-	_, err := fmt.Fprintf(w, "%6.2f  #%-8d %s  %-7s  %s\n        %s\n", h.Score, h.Occurrences[0].Index,
-		h.Last.Local().Format("2006-01-02 15:04:05"), h.Severity, cli.Printable(where), cli.Printable(h.Message))
+	message := cli.Printable(h.Message)
+	if mark && h.Why != nil {
+		message = h.Why.Mark(message, "\x1b[1m", "\x1b[0m")
+	}
+	times := ""
+	if h.Count > 1 {
+		more := ""
+		if h.More {
+			more = "at least "
+		}
+		times = fmt.Sprintf("\n        %s%d times since %s", more, h.Count, h.First.Local().Format("2006-01-02 15:04:05"))
+		if n := min(len(h.Occurrences), 4); n > 1 {
+			times += ", also"
+			for _, o := range h.Occurrences[1:n] {
+				times += fmt.Sprintf(" #%d", o.Index)
+			}
+		}
+	}
+	why := ""
+	if explain && h.Why != nil {
+		why = "\n        why: " + cli.Printable(h.Why.String())
+	}
+	_, err := fmt.Fprintf(w, "%6.2f  #%-8d %s  %-7s  %s\n        %s%s%s\n", h.Score, h.Occurrences[0].Index,
+		h.Last.Local().Format("2006-01-02 15:04:05"), h.Severity, cli.Printable(where), message, times, why)
 	return err
 }

@@ -17,14 +17,18 @@ import (
 
 // stats is what the stats command prints with --json.
 type stats struct {
-	Healthy  bool              `json:"healthy"`
-	Faults   []string          `json:"faults"` // why it isn't, for a person
-	Events   int64             `json:"events"`
-	Newest   *time.Time        `json:"newest,omitempty"` // time of the newest event
-	Age      float64           `json:"age_seconds"`      // of that, 0 if there is none
-	Cursor   *vecsync.Cursor   `json:"cursor"`
-	Findings []vecsync.Finding `json:"findings"`
-	Verified bool              `json:"verified"`
+	Healthy   bool              `json:"healthy"`
+	Faults    []string          `json:"faults"` // why it isn't, for a person
+	Events    int64             `json:"events"`
+	Points    int64             `json:"points"`           // what one kind of line said on one host in one hour
+	Templates int64             `json:"templates"`        // kinds of lines
+	Pending   int64             `json:"pending"`          // of them whose vector is still to come
+	Embedder  string            `json:"embedder"`         // that makes the vectors
+	Newest    *time.Time        `json:"newest,omitempty"` // time of the newest event
+	Age       float64           `json:"age_seconds"`      // of that, 0 if there is none
+	Cursor    *vecsync.Cursor   `json:"cursor"`
+	Findings  []vecsync.Finding `json:"findings"`
+	Verified  bool              `json:"verified"`
 	*lag
 }
 
@@ -97,13 +101,13 @@ Example:
 
 func readStats(db *local.DB, now time.Time) (*stats, error) {
 	s := &stats{Faults: []string{}, Findings: []vecsync.Finding{}, Verified: true}
-	var newest time.Time
-	var err error
-	if s.Events, newest, err = db.Count(); err != nil {
+	totals, err := db.Totals()
+	if err != nil {
 		return nil, err
 	}
+	s.Events, s.Points, s.Templates, s.Pending, s.Embedder = totals.Events, totals.Points, totals.Templates, totals.Pending, totals.Embedder
 	if s.Events > 0 {
-		s.Newest, s.Age = &newest, now.Sub(newest).Seconds()
+		s.Newest, s.Age = &totals.Newest, now.Sub(totals.Newest).Seconds()
 	}
 	if s.Cursor, err = vecsync.ReadCursor(db); err != nil {
 		return nil, err
@@ -169,7 +173,10 @@ func (s *stats) print(c *cli.Context) error {
 	for _, f := range s.Faults {
 		fmt.Fprintf(w, "FAULT     %s\n", cli.Printable(f))
 	}
-	fmt.Fprintf(w, "events    %d\n", s.Events)
+	fmt.Fprintf(w, "events    %d\npoints    %d, of %d kinds of lines\n", s.Events, s.Points, s.Templates)
+	if s.Pending > 0 {
+		fmt.Fprintf(w, "pending   %d kinds of lines wait for a vector of %s; they are found by their words\n", s.Pending, s.Embedder)
+	}
 	if s.Newest != nil {
 		fmt.Fprintf(w, "newest    %s (%s ago)\n", s.Newest.Format(time.RFC3339), time.Duration(s.Age*float64(time.Second)).Round(time.Second))
 	}

@@ -36,8 +36,15 @@ func activate(t *testing.T, socket string, argv ...string) (stop func()) {
 	})
 	t.Cleanup(stop)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
-			return stop
+		// Bound is not listening yet: 00010000 is the kernel's __SO_ACCEPTCON.
+		list, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(list)) {
+			if f := strings.Fields(line); len(f) == 8 && f[3] == "00010000" && f[7] == socket {
+				return stop
+			}
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%v: no socket %s", argv, socket)

@@ -21,7 +21,6 @@ import (
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
-	"github.com/ghostbridge/ghostbridge/pkg/index"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
 	"github.com/ghostbridge/ghostbridge/pkg/sendstream"
 	"github.com/ghostbridge/ghostbridge/pkg/subvol"
@@ -350,7 +349,7 @@ func (h *host) verify(rec *vecsynctest.Recording, position func(*vecsync.Cursor)
 	c, err := vecsync.ReadCursor(db)
 	h.must(err)
 	k := position(c)
-	matches, err := db.Search(index.Query{Limit: 1 << 30})
+	matches, err := db.Events(h.Context(), 0, 1<<62)
 	h.must(err)
 	if k < 0 {
 		if len(matches) != 0 {
@@ -363,8 +362,8 @@ func (h *host) verify(rec *vecsynctest.Recording, position func(*vecsync.Cursor)
 	if len(matches) != len(want) || int64(len(want)) != c.TreeSize {
 		h.Fatalf("at snapshot %d: %d events, want %d, the cursor says %d", k, len(matches), len(want), c.TreeSize)
 	}
-	for i, m := range matches { // the newest first
-		e := want[len(want)-1-i]
+	for i, m := range matches {
+		e := want[i]
 		data := e.Data[:min(len(e.Data), 4096)]
 		if m.Index != e.Index || m.Time.UnixNano() != e.Time || m.Host != e.Host || m.Source != e.Source || m.Type != e.Type || m.Subject != e.Subject ||
 			m.Severity != e.Severity || m.Actor != e.Actor || m.Message != e.Message || !strings.HasPrefix(string(m.Data), data) {

@@ -1,13 +1,19 @@
 // Package index is the contract of an index of events: what the ingester
-// writes and what a search asks. Package local is the one in a single file.
+// writes and what a search asks. Package local is the one in a single file,
+// package qdrant the one in a Qdrant server or cluster.
 //
 // An index is derived from the log and can be made again from it. It keeps,
 // beside the events, the ingester's own state as keys and values, so that both
 // change in one transaction: an event is in the index exactly if the state
 // says so.
+//
+// Events are kept as points: what one kind of line said on one host in one
+// hour. A search finds kinds of lines first, by their words or the vector of
+// their meaning, then the points of these that its filter lets through.
 package index
 
 import (
+	"context"
 	"encoding/json"
 	"iter"
 	"time"
@@ -30,7 +36,8 @@ type Writer interface {
 // A Tx changes events and state together. After Commit returned without an
 // error the change survives a power cut; without Commit nothing of it is seen.
 type Tx interface {
-	// Add adds an event. Adding one that is there already is an error.
+	// Add adds an event. Adding one that is there already is an error. Events
+	// come in the order of their indexes.
 	Add(e *event.Event) error
 	// Remove removes the events with the indexes [first, end).
 	Remove(first, end int64) error
@@ -42,28 +49,74 @@ type Tx interface {
 	Rollback() error
 }
 
-// A Term is a word or, with several words, a phrase of a question.
-type Term struct {
-	Text   string
-	Phrase bool
+// An Embedder gives the vectors of templates; package embed has some.
+type Embedder interface {
+	// ID names the vector space.
+	ID() string
+	Dim() int
+	// EmbedDocuments returns for each text a vector of length 1, or nil where
+	// there is none. An error says that it can't now: the index goes on
+	// without these vectors and fills them in later.
+	EmbedDocuments(ctx context.Context, texts []string) ([][]float32, error)
 }
 
-// A Query asks for the events that fit some terms best.
-type Query struct {
-	Terms        []Term // any of them; none: the newest events
-	Since, Until time.Time
+// A Filter says which events count. Each list lets its values through, all if
+// it is empty.
+type Filter struct {
+	Since, Until time.Time // of the events' time; Until is not included
 	Sources      []string
 	Types        []string
 	Hosts        []string
 	Actors       []string
 	Severity     event.Severity // this grave or graver, if HasSeverity
 	HasSeverity  bool
-	Limit        int
 }
 
-// A Match is an event that fits a query.
-type Match struct {
-	Score    float64 // the greater the better; 0 without terms
+// Time says whether t is within the filter's window.
+func (f *Filter) Time(t time.Time) bool {
+	return (f.Since.IsZero() || !t.Before(f.Since)) && (f.Until.IsZero() || t.Before(f.Until))
+}
+
+// A Term is a stem of package words that is looked for, and how much it
+// counts.
+type Term struct {
+	Stem   string
+	Weight float64
+}
+
+// A Candidate is a template that a search considers.
+type Candidate struct {
+	ID     ID // of the template
+	Score  float64
+	Source string
+	Type   string
+	Masked string
+	Group  string // the template of the group that it is shown in
+	Extra  string // what is known of such events beyond their words
+}
+
+// A Summary is what the filter lets through of one template on one host.
+type Summary struct {
+	Template    ID
+	Host        string
+	Source      string
+	Type        string
+	Severity    event.Severity // the gravest
+	Actor       string         // of the newest
+	Count       int64
+	First, Last time.Time
+	Newest      Event        // of Occurrences the first, whole
+	Occurrences []Occurrence // the newest first, at most MaxSamples
+}
+
+// An Occurrence is one event.
+type Occurrence struct {
+	Index int64
+	Time  time.Time
+}
+
+// An Event is what an index keeps of an event. Secrets in it are blacked out.
+type Event struct {
 	Index    int64
 	Time     time.Time
 	Host     string
@@ -74,14 +127,49 @@ type Match struct {
 	Actor    string
 	Message  string
 	Data     json.RawMessage // may be cut off
+	Template ID
+}
+
+// MaxSamples is how many events a point or a summary names.
+const MaxSamples = 8
+
+// Totals say what an index holds.
+type Totals struct {
+	Events    int64
+	Points    int64
+	Templates int64
+	Pending   int64     // templates whose vector is still to come
+	Newest    time.Time // of the newest event; zero if there is none
+	Embedder  string    // ID of the vectors' space
 }
 
 // A Reader is an index that is searched. It may be used by several goroutines,
 // and while a Writer changes the index; it sees what was last committed.
 type Reader interface {
 	Get(key string) ([]byte, error)
-	Search(q Query) ([]Match, error)
-	// Count returns the number of events and the time of the newest one.
-	Count() (events int64, newest time.Time, err error)
+	Totals() (Totals, error)
+
+	// Frequencies returns in how many templates each stem is, and how many
+	// templates there are.
+	Frequencies(ctx context.Context, stems []string) (in []int64, of int64, err error)
+	// Lexical returns the templates with the greatest scores by BM25 of which
+	// the filter lets an event through, best first, at most limit.
+	Lexical(ctx context.Context, terms []Term, f Filter, limit int) ([]Candidate, error)
+	// Dense likewise by the cosine between their vector and v, which is of
+	// the space and length that Totals names.
+	Dense(ctx context.Context, v []float32, f Filter, limit int) ([]Candidate, error)
+	// Newest returns templates by the time of their newest event.
+	Newest(ctx context.Context, f Filter, limit int) ([]Candidate, error)
+	// Summaries returns what the filter lets through of templates, in no
+	// order.
+	Summaries(ctx context.Context, templates []ID, f Filter) ([]Summary, error)
+	// Holding returns the newest events that hold all of the values, each as
+	// a word of its own or as part of a quoted text or path, in any case.
+	// more says that there may be others.
+	Holding(ctx context.Context, values []string, f Filter, limit int) (events []Event, more bool, err error)
+	// Events returns the events from first to before end that are in the index.
+	Events(ctx context.Context, first, end int64) ([]Event, error)
+	// Templates returns templates by their ids; Score is 0.
+	Templates(ctx context.Context, ids []ID) ([]Candidate, error)
 	Close() error
 }

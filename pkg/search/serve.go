@@ -29,6 +29,9 @@ type Request struct {
 	Hosts    []string   `json:"hosts,omitempty"`
 	Actors   []string   `json:"actors,omitempty"`
 	Severity string     `json:"severity,omitempty"` // this grave or graver
+	Explain  bool       `json:"explain,omitempty"`  // say why each hit is one
+	Like     *int64     `json:"like,omitempty"`     // similar to the event with this index, instead of a question
+	Around   *int64     `json:"around,omitempty"`   // around that event
 }
 
 // Limits of a Request.
@@ -43,6 +46,7 @@ type End struct {
 	Hits     int       `json:"hits"`
 	Verified *Verified `json:"verified"` // null while a finding stands, or if the index is empty
 	Finding  string    `json:"finding,omitempty"`
+	Window   *Window   `json:"window,omitempty"` // what the question's time words were taken for
 }
 
 // A Failure is an answer that is none.
@@ -67,42 +71,60 @@ type line struct {
 	Error *Failure `json:"error,omitempty"`
 }
 
-// query returns the query that r stands for, its terms left out.
-func (r *Request) query() (index.Query, error) {
-	q := index.Query{Sources: r.Sources, Types: r.Types, Hosts: r.Hosts, Actors: r.Actors, Limit: r.Limit}
-	if q.Limit == 0 {
-		q.Limit = DefaultLimit
+// ask returns what r asks for.
+func (r *Request) ask() (Ask, error) {
+	a := Ask{Question: r.Question, Limit: r.Limit, Explain: r.Explain,
+		Filter: index.Filter{Sources: r.Sources, Types: r.Types, Hosts: r.Hosts, Actors: r.Actors}}
+	if a.Limit == 0 {
+		a.Limit = DefaultLimit
 	}
-	if q.Limit < 0 || q.Limit > MaxLimit {
-		return q, &Failure{Text: fmt.Sprintf("limit %d: want 1 to %d", r.Limit, MaxLimit), Code: 2}
+	if a.Limit < 0 || a.Limit > MaxLimit {
+		return a, &Failure{Text: fmt.Sprintf("limit %d: want 1 to %d", r.Limit, MaxLimit), Code: 2}
 	}
 	if r.Since != nil {
-		q.Since = *r.Since
+		a.Filter.Since = *r.Since
 	}
 	if r.Until != nil {
-		q.Until = *r.Until
+		a.Filter.Until = *r.Until
 	}
 	if r.Severity != "" {
 		var err error
-		if q.Severity, err = event.ParseSeverity(r.Severity); err != nil {
-			return q, &Failure{Text: err.Error(), Code: 2}
+		if a.Filter.Severity, err = event.ParseSeverity(r.Severity); err != nil {
+			return a, &Failure{Text: err.Error(), Code: 2}
 		}
-		q.HasSeverity = true
+		a.Filter.HasSeverity = true
 	}
-	return q, nil
+	for _, of := range []struct {
+		index *int64
+		set   *bool
+	}{{r.Like, &a.Like}, {r.Around, &a.Around}} {
+		switch {
+		case of.index == nil:
+		case a.Like || a.Question != "":
+			return a, &Failure{Text: "a question, like and around: want one of them", Code: 2}
+		case *of.index < 0:
+			return a, &Failure{Text: fmt.Sprintf("event %d: want an index from 0", *of.index), Code: 2}
+		default:
+			a.Index, *of.set = *of.index, true
+		}
+	}
+	return a, nil
 }
 
 // Answer asks ix what r says.
-func Answer(ix index.Reader, r Request, s State) ([]Hit, error) {
-	q, err := r.query()
+func (s *Searcher) Answer(ctx context.Context, ix index.Reader, r Request, st State) ([]Hit, *End, error) {
+	a, err := r.ask()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	hits, err := Ask(ix, r.Question, q, s)
+	found, err := s.Search(ctx, ix, a, st)
 	if errors.Is(err, ErrNoQuestion) {
-		return nil, &Failure{Text: err.Error(), HintText: `gb-vecsync search "what changed on the bridge"`, Code: 2}
+		return nil, nil, &Failure{Text: err.Error(), HintText: `gb-vecsync search "what changed on the bridge"`, Code: 2}
 	}
-	return hits, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return found.Hits, &End{Hits: len(found.Hits), Verified: st.Verified, Finding: st.Finding, Window: found.Window}, nil
 }
 
 // A Server answers requests. It opens the index for each one, so that an index
@@ -110,6 +132,8 @@ func Answer(ix index.Reader, r Request, s State) ([]Hit, error) {
 type Server struct {
 	Open   func() (index.Reader, State, error)
 	Logger *slog.Logger
+
+	Searcher Searcher
 
 	// Idle is how long Serve goes on with no connection open; forever if 0.
 	Idle time.Duration
@@ -128,6 +152,9 @@ const quiet = 5 * time.Minute
 // grace is how long Serve waits at its end for requests and answers that are
 // under way.
 const grace = time.Second
+
+// patience is how long one request may take.
+const patience = 30 * time.Second
 
 // maxConns is how many are answered at the same time; others wait.
 const maxConns = 64
@@ -207,8 +234,8 @@ func (s *Server) idle() bool {
 	return s.Idle > 0 && len(s.conns) == 0 && time.Since(s.since) > s.Idle
 }
 
-// patience gives conn time for one more request, unless Serve is at its end.
-func (s *Server) patience(conn net.Conn) {
+// await gives conn time for one more request, unless Serve is at its end.
+func (s *Server) await(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closing {
@@ -223,7 +250,7 @@ func (s *Server) serve(conn net.Conn) {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	for {
-		s.patience(conn)
+		s.await(conn)
 		request, err := r.ReadSlice('\n')
 		if len(bytes.TrimSpace(request)) == 0 && err != nil {
 			return
@@ -282,11 +309,9 @@ func (s *Server) ask(request []byte) ([]Hit, *End, error) {
 		return nil, nil, err
 	}
 	defer ix.Close()
-	hits, err := Answer(ix, r, state)
-	if err != nil {
-		return nil, nil, err
-	}
-	return hits, &End{Hits: len(hits), Verified: state.Verified, Finding: state.Finding}, nil
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return s.Searcher.Answer(ctx, ix, r, state)
 }
 
 // An UnavailableError says that no search answers: exit code 75.

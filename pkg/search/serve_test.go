@@ -23,7 +23,7 @@ func serveIndex(t *testing.T, idle time.Duration) (socket string, done chan erro
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "index.db")
-	db, err := local.Open(path)
+	db, err := local.Open(path, local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestServe(t *testing.T) {
 	}
 	since := time.Unix(1700000001, 0)
 	hits, _, err = AskSocket(t.Context(), socket, Request{Question: "created", Since: &since})
-	if err != nil || len(hits) != 1 || hits[0].Message != "bridge ovsbr1 created" {
+	if err != nil || len(hits) == 0 || hits[0].Message != "bridge ovsbr1 created" || hits[0].Count != 1 {
 		t.Error(hits, err)
 	}
 	hits, end, err = AskSocket(t.Context(), socket, Request{Question: "nonsense"})

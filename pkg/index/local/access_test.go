@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,8 @@ func TestMain(m *testing.M) {
 		db, err := local.OpenReader(path)
 		if err == nil {
 			defer db.Close()
-			var found []index.Match
-			found, err = db.Search(index.Query{Terms: []index.Term{{Text: "bridge"}}, Limit: 10})
+			var found []index.Event
+			found, _, err = db.Holding(context.Background(), []string{"bridge"}, index.Filter{}, 10)
 			for range found {
 				os.Stdout.WriteString("hit\n")
 			}
@@ -79,7 +80,7 @@ func TestReadOnlyUser(t *testing.T) {
 	}
 	open := func() *local.DB {
 		t.Helper()
-		db, err := local.Open(path)
+		db, err := local.Open(path, local.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

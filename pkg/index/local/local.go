@@ -1,10 +1,16 @@
-// Package local is the index in one SQLite file: events, a full-text index of
-// their words ranked by BM25 (FTS5), and the ingester's state.
+// Package local is the index in one SQLite file: templates with their words and
+// vectors, points and their occurrences, the values in them (FTS5), the events
+// in compressed blocks, and the ingester's state. See schema.
 //
 // The file is in write-ahead mode and every commit is synced: what Commit has
 // acknowledged survives a power cut. One process may write, any number may
 // read meanwhile. A file made by another version of this package is refused;
 // gb-vecsync rebuild makes it anew from the log.
+//
+// A reader holds words and vectors of all templates in memory: an inverted
+// index, and for each vector a sketch of one bit and a byte a dimension. They
+// are few, since a template stands for all lines that differ in values only.
+// Points stay in the file.
 package local
 
 import (
@@ -17,47 +23,66 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
-	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 )
 
 // schemaVersion is kept in the file's user_version.
-const schemaVersion = 1
+const schemaVersion = 2
 
-// The times are nanoseconds since 1970. What FTS5 indexes stands in the
-// columns of event_text, whose rows are those of event.
+// Times are nanoseconds since 1970, hours are hours since then. A template is
+// known by its ordinal within this file, from 0, which is never used again.
 const schema = `
 CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE event (
-	i        INTEGER PRIMARY KEY,
-	time     INTEGER NOT NULL,
-	severity INTEGER NOT NULL,
-	host     TEXT NOT NULL,
-	source   TEXT NOT NULL,
-	type     TEXT NOT NULL,
-	subject  TEXT NOT NULL,
-	actor    TEXT NOT NULL,
-	message  TEXT NOT NULL,
-	data     TEXT NOT NULL
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE origin (
+	id INTEGER PRIMARY KEY, host TEXT NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL, severity INTEGER NOT NULL, actor TEXT NOT NULL,
+	UNIQUE (host, source, type, severity, actor)
 );
-CREATE INDEX event_by_time ON event (time, severity, source, type);
-CREATE VIRTUAL TABLE event_text USING fts5 (
-	message, subject, origin, data,
-	content='', contentless_delete=1, tokenize="porter unicode61 remove_diacritics 2"
+CREATE TABLE template (
+	ordinal INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, source TEXT NOT NULL, type TEXT NOT NULL,
+	masked TEXT NOT NULL, extra TEXT NOT NULL, grp INTEGER NOT NULL
 );
+CREATE TABLE pending (ordinal INTEGER PRIMARY KEY); -- templates without a vector yet
+CREATE TABLE drain (id INTEGER PRIMARY KEY, key TEXT NOT NULL, template TEXT NOT NULL);
+CREATE TABLE pack (id INTEGER PRIMARY KEY, data BLOB NOT NULL); -- see pack.go
+CREATE TABLE used (origin INTEGER, template INTEGER, PRIMARY KEY (origin, template)) WITHOUT ROWID;
+CREATE TABLE point (
+	template INTEGER, hour INTEGER, origin INTEGER, single INTEGER, id INTEGER NOT NULL,
+	first INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL, minutes INTEGER NOT NULL, -- a bit for each of the hour
+	more INTEGER NOT NULL, held BLOB NOT NULL, -- values: hashes of those in value; whether there were more
+	PRIMARY KEY (template, hour, origin, single)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX point_by_id ON point (id);
+CREATE INDEX point_by_hour ON point (hour, origin, template);
+CREATE INDEX point_more ON point (hour) WHERE more;
+CREATE TABLE occurrence (point INTEGER, i INTEGER, data BLOB NOT NULL, PRIMARY KEY (point, i DESC)) WITHOUT ROWID; -- see occurrence.go
+CREATE TABLE block (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL); -- see block.go
+CREATE VIRTUAL TABLE value USING fts5 (hash, content='', contentless_delete=1, detail=none, tokenize="ascii"); -- rowid: point's id * 128 + n
 `
 
-// maxData is how many bytes of an event's data are kept and indexed; the rest
-// stands in the log.
-const maxData = 4096
+// Options are the writer's.
+type Options struct {
+	// Embedder gives the vectors; without one the index has none.
+	Embedder index.Embedder
+	// Enrich adds to what a template is found by; may be nil.
+	Enrich index.Enricher
+	// Redact blacks out secrets; may be nil.
+	Redact func(string) string
+}
 
 // A DB is an open index.
 type DB struct {
 	db   *sql.DB
 	path string
+	file fs.FileInfo // of path when it was opened, nil if that is not known
+	o    Options
+	w    *writer // what the writer remembers, nil if that is to be loaded
+
+	mu  sync.RWMutex // covers mem while a reader brings it forward
+	mem *memory
 }
 
 var (
@@ -83,7 +108,7 @@ func (e *VersionError) Hint() string { return "gb-vecsync rebuild makes it anew 
 
 // Open opens the index at path for writing, and makes it if it is not there.
 // The caller holds the lock that makes it the only writer.
-func Open(path string) (*DB, error) {
+func Open(path string, o Options) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
@@ -99,6 +124,10 @@ func Open(path string) (*DB, error) {
 	v, err := d.version()
 	if err == nil && v != schemaVersion {
 		err = &VersionError{path, v}
+	}
+	if err == nil {
+		d.o = o
+		err = d.settleEmbedder()
 	}
 	if err != nil {
 		d.Close()
@@ -154,13 +183,15 @@ func OpenState(path string) (*DB, error) {
 
 // openReader returns the version too.
 func openReader(path string) (*DB, int, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	file, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, fmt.Errorf("index: %w", err)
 	}
 	d, err := open(path, modeRead, "_pragma=query_only(1)")
 	if err != nil {
 		return nil, 0, err
 	}
+	d.file = file
 	v, err := d.version()
 	if alone(err, path) {
 		d.Close()
@@ -182,7 +213,7 @@ func open(path, mode string, pragmas ...string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", path, err)
 	}
-	return &DB{db, path}, nil
+	return &DB{db: db, path: path}, nil
 }
 
 func (d *DB) version() (v int, err error) {
@@ -198,7 +229,8 @@ func (d *DB) create() error {
 		return fmt.Errorf("index %s: %w", d.path, err)
 	}
 	defer tx.Rollback()
-	if _, err := tx.Exec(schema + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
+	meta := "INSERT INTO meta VALUES ('file', hex(randomblob(8))), ('templates', 0), ('events', 0), ('epoch', 0), ('newest', NULL), ('embedder', '/0');\n"
+	if _, err := tx.Exec(schema + meta + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
 		return fmt.Errorf("index %s: %w", d.path, err)
 	}
 	return tx.Commit()
@@ -211,6 +243,14 @@ func (d *DB) Settle() error {
 		return fmt.Errorf("index %s: %w", d.path, err)
 	}
 	return nil
+}
+
+// Current says whether a reader would see in a file opened anew what it sees in
+// this one: nothing took the file's place, and it is open so that changes are
+// seen.
+func (d *DB) Current() bool {
+	now, err := os.Stat(d.path)
+	return err == nil && d.file != nil && os.SameFile(now, d.file)
 }
 
 // Close closes the index.
@@ -258,95 +298,4 @@ func (d *DB) Scan(prefix string) (iter.Seq2[string, []byte], func() error) {
 		}
 		return nil
 	}
-}
-
-// Count implements index.Reader.
-func (d *DB) Count() (events int64, newest time.Time, err error) {
-	var ns sql.NullInt64
-	if err := d.db.QueryRow("SELECT (SELECT count(*) FROM event), (SELECT max(time) FROM event)").Scan(&events, &ns); err != nil {
-		return 0, newest, fmt.Errorf("index %s: %w", d.path, err)
-	}
-	if ns.Valid {
-		newest = time.Unix(0, ns.Int64).UTC()
-	}
-	return events, newest, nil
-}
-
-// A tx is a transaction on a DB.
-type tx struct {
-	path     string
-	tx       *sql.Tx
-	add      *sql.Stmt
-	addText  *sql.Stmt
-	set, del *sql.Stmt
-}
-
-// Begin implements index.Writer.
-func (d *DB) Begin() (index.Tx, error) {
-	t, err := d.db.Begin()
-	if err != nil {
-		return nil, fmt.Errorf("index %s: %w", d.path, err)
-	}
-	x := &tx{path: d.path, tx: t}
-	for _, p := range []struct {
-		s   **sql.Stmt
-		sql string
-	}{
-		{&x.add, "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"},
-		{&x.addText, "INSERT INTO event_text (rowid, message, subject, origin, data) VALUES (?, ?, ?, ?, ?)"},
-		{&x.set, "INSERT OR REPLACE INTO state VALUES (?, ?)"},
-		{&x.del, "DELETE FROM state WHERE key = ?"},
-	} {
-		if *p.s, err = t.Prepare(p.sql); err != nil {
-			t.Rollback()
-			return nil, fmt.Errorf("index %s: %w", d.path, err)
-		}
-	}
-	return x, nil
-}
-
-func (x *tx) wrap(err error) error {
-	if err != nil {
-		return fmt.Errorf("index %s: %w", x.path, err)
-	}
-	return nil
-}
-
-func (x *tx) Add(e *event.Event) error {
-	data := string(e.Data)
-	if len(data) > maxData {
-		data = strings.ToValidUTF8(data[:maxData], "")
-	}
-	_, err := x.add.Exec(e.Index, e.Time.UnixNano(), int(e.Severity), e.Host, e.Source, e.Type, e.Subject, e.Actor, e.Message, data)
-	if err == nil {
-		_, err = x.addText.Exec(e.Index, e.Message, e.Subject, strings.Join([]string{e.Source, e.Type, e.Host, e.Actor}, " "), data)
-	}
-	return x.wrap(err)
-}
-
-func (x *tx) Remove(first, end int64) error {
-	if _, err := x.tx.Exec("DELETE FROM event_text WHERE rowid >= ? AND rowid < ?", first, end); err != nil {
-		return x.wrap(err)
-	}
-	_, err := x.tx.Exec("DELETE FROM event WHERE i >= ? AND i < ?", first, end)
-	return x.wrap(err)
-}
-
-func (x *tx) Set(key string, value []byte) error {
-	var err error
-	if value == nil {
-		_, err = x.del.Exec([]byte(key))
-	} else {
-		_, err = x.set.Exec([]byte(key), value)
-	}
-	return x.wrap(err)
-}
-
-func (x *tx) Commit() error { return x.wrap(x.tx.Commit()) }
-
-func (x *tx) Rollback() error {
-	if err := x.tx.Rollback(); !errors.Is(err, sql.ErrTxDone) {
-		return x.wrap(err)
-	}
-	return nil
 }

@@ -32,24 +32,31 @@ func add(t *testing.T, x index.Tx, from, to int64) {
 	}
 }
 
-func found(t *testing.T, d *DB, word string) []index.Match {
+// found returns the indexes of the events that hold a word, the newest first;
+// of all if it is "".
+func found(t *testing.T, d *DB, word string) (list []int64) {
 	t.Helper()
-	q := index.Query{Limit: 100}
-	if word != "" {
-		q.Terms = []index.Term{{Text: word}}
+	var events []index.Event
+	var err error
+	if word == "" {
+		events, err = d.Events(t.Context(), 0, 1<<40)
+	} else {
+		events, _, err = d.Holding(t.Context(), []string{word}, index.Filter{}, 100)
 	}
-	m, err := d.Search(q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m
+	for _, e := range events {
+		list = append(list, e.Index)
+	}
+	return list
 }
 
 // Events and state change together or not at all, an event is there once, and
 // what is removed is found no more.
 func TestTransactions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "index")
-	d, err := Open(path)
+	d, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,11 +96,11 @@ func TestTransactions(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = Open(path); err != nil {
+	if d, err = Open(path, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if n, newest, err := d.Count(); n != 13 || newest.Unix() != 1700000019 || err != nil {
-		t.Fatal(n, newest, err)
+	if n, err := d.Totals(); n.Events != 13 || n.Points != 1 || n.Templates != 1 || n.Newest.Unix() != 1700000019 || err != nil {
+		t.Fatalf("%+v, %v", n, err)
 	}
 	for i := range int64(20) {
 		for _, word := range []string{fmt.Sprint("n", i), fmt.Sprint("w", i)} {
@@ -101,7 +108,7 @@ func TestTransactions(t *testing.T) {
 			if i >= 3 && i < 10 {
 				want = 0
 			}
-			if m := found(t, d, word); len(m) != want || want == 1 && m[0].Index != i {
+			if m := found(t, d, word); len(m) != want || want == 1 && m[0] != i {
 				t.Errorf("%q: %v", word, m)
 			}
 		}
@@ -122,7 +129,7 @@ func TestTransactions(t *testing.T) {
 // Whatever a question holds, it is data: nothing in it is an operator of the
 // query language.
 func TestTermsAreData(t *testing.T) {
-	d, err := Open(filepath.Join(t.TempDir(), "index"))
+	d, err := Open(filepath.Join(t.TempDir(), "index"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +140,12 @@ func TestTermsAreData(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, text := range []string{`"`, `""`, "NOT n1", "n1 OR n2", "message:n1", "n1*", "^n1", "(", "NEAR(n1 n2)", "'; DROP TABLE event; --", "\x00", "n1\x00n2", "\xff", ""} {
-		if _, err := d.Search(index.Query{Terms: []index.Term{{Text: text}, {Text: "n1"}}, Hosts: []string{text, "h"}, Limit: 10}); err != nil {
+		f := index.Filter{Hosts: []string{text, "h"}}
+		if _, err := d.Lexical(t.Context(), []index.Term{{Stem: text, Weight: 1}, {Stem: "number", Weight: 1}}, f, 10); err != nil {
 			t.Errorf("%q: %v", text, err)
+		}
+		if list, _, err := d.Holding(t.Context(), []string{text}, f, 10); err != nil || len(list) > 0 && text != "" && text != `"` && text != "(" && text != `""` {
+			t.Errorf("%q: %v, %v", text, list, err)
 		}
 	}
 	if m := found(t, d, "n1"); len(m) != 1 {
@@ -144,7 +155,7 @@ func TestTermsAreData(t *testing.T) {
 
 func TestOtherVersionIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "index")
-	d, err := Open(path)
+	d, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +172,7 @@ func TestOtherVersionIsRefused(t *testing.T) {
 	}
 	raw.Close()
 	var version *VersionError
-	if _, err := Open(path); !errors.As(err, &version) || version.Have != 99 || version.ExitCode() != 2 {
+	if _, err := Open(path, Options{}); !errors.As(err, &version) || version.Have != 99 || version.ExitCode() != 2 {
 		t.Errorf("Open: %v", err)
 	}
 	if _, err := OpenReader(path); !errors.As(err, &version) {

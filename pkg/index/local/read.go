@@ -1,0 +1,594 @@
+package local
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/index"
+)
+
+// Bounds of the work that one question can ask for.
+const (
+	maxChecked = 20_000 // templates whose points are looked at
+	maxHeld    = 4000   // points that hold a value
+	maxScanned = 50_000 // events that are looked at for values
+)
+
+// A view is one consistent look at the index.
+type view struct {
+	ctx context.Context
+	d   *DB
+	tx  *sql.Tx
+	m   *memory
+}
+
+func (d *DB) view(ctx context.Context, f func(v *view) error) error {
+	t, err := d.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return d.wrap(err)
+	}
+	defer t.Rollback()
+	m, err := d.refresh(ctx, t)
+	if err != nil {
+		return d.wrap(err)
+	}
+	return d.wrap(f(&view{ctx, d, t, m}))
+}
+
+// Totals implements index.Reader.
+func (d *DB) Totals() (index.Totals, error) {
+	var t index.Totals
+	var newest sql.NullInt64
+	var embedder string
+	err := d.db.QueryRow(`SELECT (SELECT value FROM meta WHERE key = 'events'), (SELECT count(*) FROM point), (SELECT count(*) FROM template),
+		(SELECT count(*) FROM pending), (SELECT value FROM meta WHERE key = 'newest'), (SELECT value FROM meta WHERE key = 'embedder')`).
+		Scan(&t.Events, &t.Points, &t.Templates, &t.Pending, &newest, &embedder)
+	if newest.Valid {
+		t.Newest = time.Unix(0, newest.Int64).UTC()
+	}
+	if i := strings.LastIndexByte(embedder, '/'); i >= 0 {
+		t.Embedder = embedder[:i]
+	}
+	return t, d.wrap(err)
+}
+
+// Frequencies implements index.Reader.
+func (d *DB) Frequencies(ctx context.Context, stems []string) (in []int64, of int64, err error) {
+	err = d.view(ctx, func(v *view) error {
+		of = int64(v.m.live)
+		for _, s := range stems {
+			n := 0
+			if i, ok := v.m.stems[s]; ok {
+				n = len(v.m.posts[i])
+			}
+			in = append(in, int64(n))
+		}
+		return nil
+	})
+	return in, of, err
+}
+
+// Lexical implements index.Reader.
+func (d *DB) Lexical(ctx context.Context, terms []index.Term, f index.Filter, limit int) (list []index.Candidate, err error) {
+	err = d.view(ctx, func(v *view) error {
+		found := v.m.lexical(terms)
+		list, err = v.candidates(found, f, limit)
+		return err
+	})
+	return list, err
+}
+
+// Dense implements index.Reader.
+func (d *DB) Dense(ctx context.Context, q []float32, f index.Filter, limit int) (list []index.Candidate, err error) {
+	err = d.view(ctx, func(v *view) error {
+		pass, err := v.passing(f)
+		if err != nil {
+			return err
+		}
+		list, err = v.candidates(v.m.dense(q, limit, pass.maybe), f, limit)
+		return err
+	})
+	return list, err
+}
+
+// A passing says which templates a filter lets something through of.
+type passing struct {
+	v     *view
+	f     index.Filter
+	ids   map[int64]bool
+	all   bool            // any origin
+	some  map[uint32]bool // if not nil, no other passes
+	known map[uint32]bool
+}
+
+// passing prepares for a filter. Where the filter is narrow it finds all that
+// may pass at once.
+func (v *view) passing(f index.Filter) (*passing, error) {
+	p := &passing{v: v, f: f, known: make(map[uint32]bool)}
+	p.ids, p.all = v.m.matches(&f)
+	collect := func(query string, args ...any) error {
+		rows, err := v.tx.QueryContext(v.ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		some := make(map[uint32]bool)
+		for rows.Next() {
+			var t uint32
+			if err := rows.Scan(&t); err != nil {
+				return err
+			}
+			if p.some == nil || p.some[t] {
+				some[t] = true
+			}
+		}
+		p.some = some
+		return rows.Err()
+	}
+	if !p.all {
+		if err := collect("SELECT DISTINCT template FROM used WHERE origin IN (" + p.list() + ")"); err != nil {
+			return nil, err
+		}
+	}
+	if from, to, ok := hours(&f); ok && to-from <= 72 {
+		if err := collect("SELECT DISTINCT template FROM point WHERE hour BETWEEN ? AND ?", from, to); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *passing) list() string {
+	ids := make([]int64, 0, len(p.ids))
+	for id := range p.ids {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ","), "[]")
+}
+
+// maybe is quick and lets some through that do not pass.
+func (p *passing) maybe(t uint32) bool { return p.some == nil || p.some[t] }
+
+// hours returns the hours of a window; ok says that it is closed on both
+// sides.
+func hours(f *index.Filter) (from, to int64, ok bool) {
+	from, to = -1<<40, 1<<40
+	if !f.Since.IsZero() {
+		from = floorHour(f.Since)
+	}
+	if !f.Until.IsZero() {
+		to = floorHour(f.Until.Add(-1))
+	}
+	return from, to, !f.Since.IsZero() && !f.Until.IsZero() || !f.Since.IsZero() && time.Since(f.Since) < 72*time.Hour
+}
+
+func floorHour(t time.Time) int64 {
+	s := t.Unix()
+	if s < 0 {
+		return (s - 3599) / 3600
+	}
+	return s / 3600
+}
+
+// candidates returns the best of a list that pass.
+func (v *view) candidates(found []scored, f index.Filter, limit int) ([]index.Candidate, error) {
+	p, err := v.passing(f)
+	if err != nil {
+		return nil, err
+	}
+	if p.some != nil {
+		found = slices.DeleteFunc(found, func(s scored) bool { return !p.some[s.template] })
+	}
+	free := p.all && f.Since.IsZero() && f.Until.IsZero()
+	n := limit
+	if !free {
+		n = 4*limit + 64
+	}
+	top := best(found, n)
+	if !free && len(top) == n {
+		// More may be wanted than were sorted: then all of them in order.
+		byScore(found)
+		top = found
+	}
+	var out []index.Candidate
+	for i, s := range top {
+		if len(out) >= limit || i >= maxChecked {
+			break
+		}
+		if !free {
+			ok, err := v.passes(p, s.template)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+		}
+		c, err := v.candidate(s)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+func (v *view) candidate(s scored) (index.Candidate, error) {
+	c := index.Candidate{Score: float64(s.score)}
+	var id []byte
+	err := v.tx.QueryRowContext(v.ctx, "SELECT t.id, t.source, t.type, t.masked, t.extra, d.template FROM template t JOIN drain d ON d.id = t.grp WHERE t.ordinal = ?", s.template).
+		Scan(&id, &c.Source, &c.Type, &c.Masked, &c.Extra, &c.Group)
+	copy(c.ID[:], id)
+	return c, err
+}
+
+// passes says whether the filter lets an event of a template through.
+func (v *view) passes(p *passing, t uint32) (bool, error) {
+	if ok, known := p.known[t]; known {
+		return ok, nil
+	}
+	ok := false
+	err := v.points(int64(t), p, func(k pointKey, pt *row) (more bool, err error) {
+		if !v.whole(&p.f, pt) {
+			seen, err := v.within(&p.f, pt, 1)
+			if err != nil || len(seen) == 0 {
+				return true, err
+			}
+		}
+		ok = true
+		return false, nil
+	})
+	p.known[t] = ok
+	return ok, err
+}
+
+// A row is one of point.
+type row struct {
+	id, first, last, count, minutes int64
+}
+
+// points calls f for the points of a template of the filter's origins and
+// hours, the newest hour first, until it says that it wants no more. Of points
+// that do not overlap with the window it is not called.
+func (v *view) points(t int64, p *passing, f func(k pointKey, r *row) (more bool, err error)) error {
+	from, to, _ := hours(&p.f)
+	rows, err := v.tx.QueryContext(v.ctx, "SELECT hour, origin, single, id, first, last, count, minutes FROM point WHERE template = ? AND hour BETWEEN ? AND ? ORDER BY hour DESC", t, from, to)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		k := pointKey{template: t}
+		var r row
+		if err := rows.Scan(&k.hour, &k.origin, &k.single, &r.id, &r.first, &r.last, &r.count, &r.minutes); err != nil {
+			return err
+		}
+		if !p.all && !p.ids[k.origin] || !overlaps(&p.f, k.hour, &r) {
+			continue
+		}
+		if more, err := f(k, &r); err != nil || !more {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// overlaps says whether a point may have an event in the window: by its first
+// and last one and the minutes in which it has some.
+func overlaps(f *index.Filter, hour int64, r *row) bool {
+	if !f.Since.IsZero() && r.last < f.Since.UnixNano() || !f.Until.IsZero() && r.first >= f.Until.UnixNano() {
+		return false
+	}
+	mask := int64(1)<<60 - 1
+	if !f.Since.IsZero() {
+		if m := f.Since.Unix()/60 - hour*60; m > 0 {
+			mask &^= int64(1)<<min(m, 60) - 1
+		}
+	}
+	if !f.Until.IsZero() {
+		if m := f.Until.Add(-1).Unix()/60 - hour*60; m < 59 {
+			mask &= int64(1)<<max(m+1, 0) - 1
+		}
+	}
+	return r.minutes&mask != 0
+}
+
+// whole says whether all of a point's events are in the window.
+func (v *view) whole(f *index.Filter, r *row) bool {
+	return (f.Since.IsZero() || r.first >= f.Since.UnixNano()) && (f.Until.IsZero() || r.last < f.Until.UnixNano())
+}
+
+// within returns the occurrences of a point in the window, the newest
+// transaction's first, at most limit; all if limit is 0.
+func (v *view) within(f *index.Filter, r *row, limit int) ([]occurrence, error) {
+	rows, err := v.tx.QueryContext(v.ctx, "SELECT data FROM occurrence WHERE point = ? ORDER BY i DESC", r.id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []occurrence
+	for rows.Next() {
+		var b []byte
+		if err := rows.Scan(&b); err != nil {
+			return nil, err
+		}
+		seen, err := decodeOccurrences(b)
+		if err != nil {
+			return nil, err
+		}
+		for i := len(seen) - 1; i >= 0; i-- {
+			if f.Time(time.Unix(0, seen[i].time)) {
+				list = append(list, seen[i])
+				if limit > 0 && len(list) >= limit {
+					return list, nil
+				}
+			}
+		}
+	}
+	return list, rows.Err()
+}
+
+// Summaries implements index.Reader.
+func (d *DB) Summaries(ctx context.Context, templates []index.ID, f index.Filter) (out []index.Summary, err error) {
+	err = d.view(ctx, func(v *view) error {
+		p, err := v.passing(index.Filter{}) // nothing to prepare: the templates are given
+		if err != nil {
+			return err
+		}
+		p.f = f
+		p.ids, p.all = v.m.matches(&f)
+		blocks := make(map[int64][]stored)
+		for _, id := range templates {
+			list, err := v.summarise(id, p, blocks)
+			if err != nil {
+				return err
+			}
+			out = append(out, list...)
+		}
+		return nil
+	})
+	return out, err
+}
+
+type summing struct {
+	s       index.Summary
+	first   int64
+	last    int64
+	samples []occurrence
+}
+
+func (v *view) summarise(id index.ID, p *passing, blocks map[int64][]stored) ([]index.Summary, error) {
+	var t int64
+	err := v.tx.QueryRowContext(v.ctx, "SELECT ordinal FROM template WHERE id = ?", id[:]).Scan(&t)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	hosts := make(map[string]*summing)
+	err = v.points(t, p, func(k pointKey, r *row) (bool, error) {
+		o := v.m.origin(k.origin)
+		h := hosts[o.host]
+		if h == nil {
+			h = &summing{s: index.Summary{Template: id, Host: o.host, Source: o.source, Type: o.typ, Severity: o.severity}, first: r.first, last: r.last}
+			hosts[o.host] = h
+			h.first, h.last = 1<<62, -1<<62
+		}
+		h.s.Severity = min(h.s.Severity, o.severity)
+		if v.whole(&p.f, r) {
+			if len(h.samples) < index.MaxSamples || r.last > h.samples[len(h.samples)-1].time {
+				seen, err := v.within(&p.f, r, index.MaxSamples)
+				if err != nil {
+					return false, err
+				}
+				h.sample(seen)
+			}
+			h.s.Count += r.count
+			h.first, h.last = min(h.first, r.first), max(h.last, r.last)
+			return true, nil
+		}
+		seen, err := v.within(&p.f, r, 0)
+		if err != nil {
+			return false, err
+		}
+		for _, s := range seen {
+			h.first, h.last = min(h.first, s.time), max(h.last, s.time)
+		}
+		h.s.Count += int64(len(seen))
+		h.sample(seen)
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []index.Summary
+	for _, h := range hosts {
+		if h.s.Count == 0 || len(h.samples) == 0 {
+			continue
+		}
+		h.s.First, h.s.Last = time.Unix(0, h.first).UTC(), time.Unix(0, h.last).UTC()
+		for _, o := range h.samples {
+			h.s.Occurrences = append(h.s.Occurrences, index.Occurrence{Index: o.index, Time: time.Unix(0, o.time).UTC()})
+		}
+		e, err := v.event(h.samples[0].index, blocks)
+		if err != nil {
+			return nil, err
+		}
+		h.s.Newest, h.s.Actor = e, e.Actor
+		out = append(out, h.s)
+	}
+	return out, nil
+}
+
+// sample keeps the newest.
+func (h *summing) sample(seen []occurrence) {
+	h.samples = append(h.samples, seen...)
+	slices.SortFunc(h.samples, func(a, b occurrence) int {
+		if a.time != b.time {
+			if a.time > b.time {
+				return -1
+			}
+			return 1
+		}
+		return int(b.index - a.index)
+	})
+	h.samples = h.samples[:min(len(h.samples), index.MaxSamples)]
+}
+
+// event returns the event with an index.
+func (v *view) event(i int64, blocks map[int64][]stored) (index.Event, error) {
+	var first int64
+	var data []byte
+	if err := v.tx.QueryRowContext(v.ctx, "SELECT first FROM block WHERE first <= ? ORDER BY first DESC LIMIT 1", i).Scan(&first); err != nil {
+		return index.Event{}, err
+	}
+	events, ok := blocks[first]
+	if !ok {
+		err := v.tx.QueryRowContext(v.ctx, "SELECT data FROM block WHERE first = ?", first).Scan(&data)
+		if err == nil {
+			events, err = decodeBlock(data)
+		}
+		if err != nil {
+			return index.Event{}, err
+		}
+		if len(blocks) >= 256 {
+			clear(blocks)
+		}
+		blocks[first] = events
+	}
+	for j := range events {
+		if events[j].index == i {
+			return v.full(&events[j])
+		}
+	}
+	return index.Event{}, fmt.Errorf("%w: event %d is not in its block", errBlock, i)
+}
+
+func (v *view) full(s *stored) (index.Event, error) {
+	e := s.event(v.m.origin(s.origin))
+	var id []byte
+	err := v.tx.QueryRowContext(v.ctx, "SELECT id FROM template WHERE ordinal = ?", s.template).Scan(&id)
+	copy(e.Template[:], id)
+	return e, err
+}
+
+// Events implements index.Reader.
+func (d *DB) Events(ctx context.Context, first, end int64) (out []index.Event, err error) {
+	err = d.view(ctx, func(v *view) error {
+		rows, err := v.tx.QueryContext(ctx, "SELECT data FROM block WHERE last >= ? AND first < ? ORDER BY first", first, end)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var kept []stored
+		for rows.Next() {
+			var b []byte
+			if err := rows.Scan(&b); err != nil {
+				return err
+			}
+			events, err := decodeBlock(b)
+			if err != nil {
+				return err
+			}
+			for _, s := range events {
+				if s.index >= first && s.index < end {
+					kept = append(kept, s)
+				}
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		for i := range kept {
+			e, err := v.full(&kept[i])
+			if err != nil {
+				return err
+			}
+			out = append(out, e)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Templates implements index.Reader.
+func (d *DB) Templates(ctx context.Context, ids []index.ID) (out []index.Candidate, err error) {
+	err = d.view(ctx, func(v *view) error {
+		for _, id := range ids {
+			var t uint32
+			err := v.tx.QueryRowContext(ctx, "SELECT ordinal FROM template WHERE id = ?", id[:]).Scan(&t)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			c, err := v.candidate(scored{template: t})
+			if err != nil {
+				return err
+			}
+			out = append(out, c)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Newest implements index.Reader.
+func (d *DB) Newest(ctx context.Context, f index.Filter, limit int) (out []index.Candidate, err error) {
+	err = d.view(ctx, func(v *view) error {
+		p, err := v.passing(f)
+		if err != nil {
+			return err
+		}
+		from, to, _ := hours(&f)
+		rows, err := v.tx.QueryContext(ctx, "SELECT hour, template, origin FROM point WHERE hour BETWEEN ? AND ? ORDER BY hour DESC", from, to)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var order []uint32
+		seen := make(map[uint32]bool)
+		for rows.Next() && len(order) < 4*limit {
+			var hour, o int64
+			var t uint32
+			if err := rows.Scan(&hour, &t, &o); err != nil {
+				return err
+			}
+			if !seen[t] && (p.all || p.ids[o]) {
+				seen[t] = true
+				order = append(order, t)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		rows.Close()
+		for _, t := range order {
+			ok, err := v.passes(p, t)
+			if err != nil {
+				return err
+			}
+			if !ok || len(out) >= limit {
+				continue
+			}
+			c, err := v.candidate(scored{template: t})
+			if err != nil {
+				return err
+			}
+			out = append(out, c)
+		}
+		return nil
+	})
+	return out, err
+}
