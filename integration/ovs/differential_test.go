@@ -5,6 +5,7 @@ package ovs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -40,8 +41,8 @@ func differential(t *testing.T, seeds uint64) {
 				t.Fatal(err)
 			}
 		}
-		var before *ovs.Config
-		for step := range 3 {
+		before := &memory{bridges: make(map[string]ovs.Bridge), foreign: make(map[string]bool)}
+		for step := range 4 {
 			config := randomConfig(r)
 			text, err := json.Marshal(config)
 			if err != nil {
@@ -54,7 +55,7 @@ func differential(t *testing.T, seeds uint64) {
 			if err := apply(a, config); err != nil {
 				t.Fatalf("seed %d step %d: %v: %s", seed, step, err, text)
 			}
-			if argv := vsctlFor(before, config); len(argv) > 0 {
+			if argv := before.vsctlFor(config); len(argv) > 0 {
 				if _, err := theirs.Vsctl(append([]string{"--no-wait"}, argv...)...); err != nil {
 					t.Fatalf("seed %d step %d: %v", seed, step, err)
 				}
@@ -65,8 +66,68 @@ func differential(t *testing.T, seeds uint64) {
 			if plan := planFor(t, a, config); !plan.Empty() {
 				t.Fatalf("seed %d step %d: a second apply would change %v", seed, step, plan.Changes)
 			}
-			before = config
+			// What others do in between, the same to both.
+			others := before.others(r, step)
+			for _, s := range []*vswitch.Switch{ours, theirs} {
+				if _, err := s.Vsctl(append([]string{"--no-wait"}, others...)...); err != nil {
+					t.Fatalf("seed %d step %d: %v", seed, step, err)
+				}
+			}
 		}
+	}
+}
+
+// Whatever somebody else changes between reading and committing, of what the
+// plan rests on: nothing is done, and the next plan has it right.
+func TestPlanIsGuarded(t *testing.T) {
+	s := vswitch.Start(t, vswitch.Options{NoSwitch: true})
+	db := dial(t, s)
+	parse := func(text string) *ovs.Config {
+		c, err := ovs.Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first := parse(`{"bridges": {"br0": {"ports": {"p0": {"tag": 1}, "p1": {}}}}}`)
+	then := parse(`{"bridges": {"br0": {"mac": "02:00:00:00:00:01", "ports": {"p0": {"tag": 2}, "p2": {}}}, "br1": {}}}`)
+	for name, other := range map[string]string{
+		"a column that changes":  "set Port p0 tag=7",
+		"a port that goes":       "del-port br0 p1",
+		"a port that comes":      "add-port br0 p9",
+		"the port that is added": "add-port br0 p2",
+		"a bridge that comes":    "add-br br1",
+		"the bridge goes":        "del-br br0",
+		"a key of a shared map":  "set Bridge br0 other_config:x=y",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := s.Vsctl("--no-wait", "--", "clear", "Open_vSwitch", ".", "bridges", "external_ids", "other_config"); err != nil {
+				t.Fatal(err)
+			}
+			if err := apply(db, first); err != nil {
+				t.Fatal(err)
+			}
+			plan := planFor(t, db, then)
+			if _, err := s.Vsctl(append([]string{"--no-wait", "--"}, strings.Fields(other)...)...); err != nil {
+				t.Fatal(err)
+			}
+			before := normalised(t, db)
+			if _, err := plan.Commit(context.Background(), db, "test"); !errors.Is(err, ovsdb.ErrConflict) {
+				t.Errorf("the outdated plan was committed: %v", err)
+			}
+			if after := normalised(t, db); after != before {
+				t.Errorf("the refused plan changed something:\n%s", firstDifference(before, after))
+			}
+			if strings.HasPrefix(other, "add-port br0 p2") || strings.HasPrefix(other, "add-br") {
+				return // theirs now, and adopted: seen in plans' own tests
+			}
+			if err := apply(db, then); err != nil {
+				t.Fatal(err)
+			}
+			if plan := planFor(t, db, then); !plan.Empty() {
+				t.Errorf("still to do: %v", plan.Changes)
+			}
+		})
 	}
 }
 
@@ -210,32 +271,78 @@ func randomConfig(r *rand.Rand) *ovs.Config {
 	return c
 }
 
-// vsctlFor returns the commands of one ovs-vsctl run that bring a database
-// from one desired state to another, as somebody would write them who knows
-// both. It shares nothing with what it checks but the names of our tags.
-func vsctlFor(before, c *ovs.Config) []string {
-	var argv []string
+// A memory is what somebody must know who keeps a switch by ovs-vsctl.
+type memory struct {
+	bridges     map[string]ovs.Bridge // ours that are there, as they were wanted last
+	foreign     map[string]bool       // those that have ports of others
+	other, root map[string]string     // of the root's row: other_config and external_ids
+}
+
+// others returns what others do: bridges and ports of theirs, keys of theirs
+// in our rows, and changes of what is ours.
+func (m *memory) others(r *rand.Rand, step int) []string {
+	argv := []string{}
 	run := func(words ...string) { argv = append(append(argv, "--"), words...) }
-	if before == nil {
-		before = &ovs.Config{}
+	run("set", "Open_vSwitch", ".", fmt.Sprintf("other_config:theirs%d=1", r.IntN(3)), fmt.Sprintf("external_ids:system-id=%d", r.IntN(3)))
+	if r.IntN(3) == 0 {
+		name := fmt.Sprintf("theirs%d", step)
+		run("add-br", name)
+		run("set", "Bridge", name, "external_ids:who=them", "fail_mode=secure")
 	}
-	for _, name := range slices.Sorted(maps.Keys(before.Bridges)) {
-		b, stays := c.Bridges[name]
-		if !stays {
-			run("del-br", name)
-			continue
+	for _, name := range slices.Sorted(maps.Keys(m.bridges)) {
+		if r.IntN(4) == 0 {
+			port := fmt.Sprintf("f%d%s", step, name)
+			run("add-port", name, port, fmt.Sprintf("tag=%d", r.IntN(100)))
+			m.foreign[name] = true
 		}
-		for _, port := range slices.Sorted(maps.Keys(before.Bridges[name].Ports)) {
-			if _, stays := b.Ports[port]; !stays {
+		if r.IntN(3) == 0 {
+			run("set", "Bridge", name, fmt.Sprintf("external_ids:theirs%d=x", r.IntN(2)), "fail_mode=secure", "other_config:drift=1")
+		}
+		for _, port := range slices.Sorted(maps.Keys(m.bridges[name].Ports)) {
+			switch r.IntN(6) {
+			case 0:
 				run("del-port", name, port)
+			case 1:
+				run("set", "Port", port, "tag=99", "external_ids:vm=y")
+			case 2:
+				run("set", "Interface", port, "external_ids:iface-id=z", "mtu_request=1234")
 			}
 		}
 	}
+	return argv
+}
+
+// vsctlFor returns the commands of one ovs-vsctl run that bring a database
+// from what is remembered to a desired state, as somebody would write them who
+// knows both. It shares nothing with what it checks but the names of our tags.
+func (m *memory) vsctlFor(c *ovs.Config) []string {
+	var argv []string
+	run := func(words ...string) { argv = append(append(argv, "--"), words...) }
+	for _, name := range slices.Sorted(maps.Keys(m.bridges)) {
+		b, stays := c.Bridges[name]
+		if !stays && !m.foreign[name] {
+			run("del-br", name)
+			delete(m.bridges, name)
+			continue
+		}
+		for _, port := range slices.Sorted(maps.Keys(m.bridges[name].Ports)) {
+			if _, stays := b.Ports[port]; !stays {
+				run("--if-exists", "del-port", name, port)
+			}
+		}
+		if !stays { // with ports of others on it
+			left := m.bridges[name]
+			left.Ports = nil
+			m.bridges[name] = left
+		}
+	}
 	root := []string{}
-	run("clear", "Open_vSwitch", ".", "other_config", "external_ids")
+	remove("Open_vSwitch", ".", "other_config", m.other, run)
+	remove("Open_vSwitch", ".", "external_ids", m.root, run)
 	setMap("Open_vSwitch", ".", "other_config", c.OtherConfig, run)
 	setMap("Open_vSwitch", ".", "external_ids", c.ExternalIDs, run)
 	run("set", "Open_vSwitch", ".", "other_config:hw-offload="+fmt.Sprint(c.HWOffload))
+	m.other, m.root = c.OtherConfig, c.ExternalIDs
 	for _, k := range slices.Sorted(maps.Keys(c.ExternalIDs)) {
 		root = append(root, "e:"+k)
 	}
@@ -251,7 +358,8 @@ func vsctlFor(before, c *ovs.Config) []string {
 			failMode = "standalone"
 		}
 		run("set", "Bridge", name, "fail_mode="+failMode, `datapath_type="`+strings.TrimPrefix(b.DatapathType, "system")+`"`)
-		run("clear", "Bridge", name, "other_config", "external_ids", "protocols")
+		run("clear", "Bridge", name, "other_config", "protocols")
+		remove("Bridge", name, "external_ids", owned(m.bridges[name].ExternalIDs), run)
 		setMap("Bridge", name, "other_config", b.OtherConfig, run)
 		mac := b.MAC
 		for port, p := range b.Ports {
@@ -266,18 +374,21 @@ func vsctlFor(before, c *ovs.Config) []string {
 		if len(b.Protocols) > 0 {
 			run("set", "Bridge", name, "protocols="+strings.Join(b.Protocols, ","))
 		}
-		setPort(name, ovs.Port{Type: "internal", MTU: b.MTU}, run)
+		setPort(name, ovs.Port{Type: "internal", MTU: b.MTU}, ovs.Port{}, run)
 		for _, port := range slices.Sorted(maps.Keys(b.Ports)) {
 			run("--may-exist", "add-port", name, port)
-			setPort(port, b.Ports[port], run)
+			setPort(port, b.Ports[port], m.bridges[name].Ports[port], run)
 		}
+		m.bridges[name] = b
 	}
 	return argv
 }
 
-func setPort(name string, p ovs.Port, run func(...string)) {
-	run("clear", "Port", name, "tag", "trunks", "vlan_mode", "other_config", "external_ids")
-	run("clear", "Interface", name, "options", "mtu_request", "mac", "external_ids")
+func setPort(name string, p, before ovs.Port, run func(...string)) {
+	run("clear", "Port", name, "tag", "trunks", "vlan_mode", "other_config")
+	run("clear", "Interface", name, "options", "mtu_request", "mac")
+	remove("Port", name, "external_ids", map[string]string{"gb-keys": ""}, run)
+	remove("Interface", name, "external_ids", owned(before.ExternalIDs), run)
 	setMap("Port", name, "other_config", p.OtherConfig, run)
 	setMap("Port", name, "external_ids", owned(nil), run)
 	setMap("Interface", name, "external_ids", owned(p.ExternalIDs), run)
@@ -322,6 +433,13 @@ func with(m map[string]string, key, value string) map[string]string {
 	out := map[string]string{key: value}
 	maps.Copy(out, m)
 	return out
+}
+
+// remove takes the keys of m out of a column.
+func remove(table, record, column string, m map[string]string, run func(...string)) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		run("remove", table, record, column, quoted(k))
+	}
 }
 
 func setMap(table, record, column string, m map[string]string, run func(...string)) {

@@ -8,6 +8,7 @@ package netoffload
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 
 	"github.com/safchain/ethtool"
@@ -27,11 +28,8 @@ var profiles = []struct {
 	features []string
 }{
 	{TCOnly, []string{"hw-tc-offload", "rx-ntuple-filter", "rx-lro", "rx-gro-hw"}},
-	{Safe, []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation",
-		"tx-udp-segmentation", "tx-generic-segmentation", "tx-gso-list", "tx-sctp-segmentation",
-		"rx-gro", "rx-gro-list", "rx-udp-gro-forwarding",
-		"tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-gre-segmentation", "tx-gre-csum-segmentation",
-		"tx-ipxip4-segmentation", "tx-ipxip6-segmentation", "tx-gso-partial"}},
+	// Kernels learn new kinds of segmentation: 6.17 tx-tcp-accecn-segmentation.
+	{Safe, []string{"tx-*-segmentation", "tx-gso-list", "tx-gso-partial", "rx-gro", "rx-gro-list", "rx-udp-gro-forwarding"}},
 	{Strict, []string{"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp", "rx-checksum",
 		"rx-vlan-hw-parse", "tx-vlan-hw-insert", "rx-vlan-stag-hw-parse", "tx-vlan-stag-hw-insert"}},
 }
@@ -40,12 +38,10 @@ var profiles = []struct {
 // would pass on with half a checksum.
 var Checksums = []string{"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp"}
 
-// Features returns what a profile has off.
+// Features returns what a profile has off: names, and patterns of names
+// (path.Match).
 func Features(profile string) []string {
 	var out []string
-	if profile == Keep {
-		return nil
-	}
 	for _, p := range profiles {
 		out = append(out, p.features...)
 		if p.name == profile {
@@ -53,6 +49,17 @@ func Features(profile string) []string {
 		}
 	}
 	return nil
+}
+
+// expand returns the names of an interface's features that patterns match.
+func expand(have map[string]Feature, patterns []string) []string {
+	var out []string
+	for name := range have {
+		if slices.ContainsFunc(patterns, func(p string) bool { ok, _ := path.Match(p, name); return ok }) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // A Feature is one of an interface's.
@@ -93,9 +100,9 @@ type Verdict struct {
 // Check says which features that should be off are not.
 func Check(have map[string]Feature, off []string) Verdict {
 	var v Verdict
-	for _, name := range off {
-		switch f, ok := have[name]; {
-		case !ok || !f.Active:
+	for _, name := range expand(have, off) {
+		switch f := have[name]; {
+		case !f.Active:
 		case f.Fixed:
 			v.Fixed = append(v.Fixed, name)
 		default:
@@ -157,10 +164,14 @@ func Set(nic string, want map[string]bool) error {
 	return nil
 }
 
-// Off is Set with every feature off.
-func Off(nic string, features []string) error {
-	want := make(map[string]bool, len(features))
-	for _, f := range features {
+// Off is Set with every feature off that the patterns match.
+func Off(nic string, patterns []string) error {
+	have, err := Read(nic)
+	if err != nil {
+		return err
+	}
+	want := make(map[string]bool)
+	for _, f := range expand(have, patterns) {
 		want[f] = false
 	}
 	return Set(nic, want)
