@@ -4,7 +4,9 @@ package ovs
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -173,6 +175,13 @@ func TestFaultsEndInTime(t *testing.T) {
 	h.contains(timed(1, "apply", "--timeout", "1s"), "ovs-vswitchd")
 	h.ContinueSwitch()
 	h.setup(0, "apply")
+	h.StopDB()
+	h.contains(timed(1, "plan", "--timeout", "1s"), "no answer to transact", "hint: is ovsdb-server well?")
+	h.contains(timed(1, "apply", "--timeout", "1s"), "no answer to transact")
+	h.contains(timed(1, "apply", "--boot", "--timeout", "1s"), "no answer to transact")
+	timed(1, "status", "--exit-code", "--timeout", "1s")
+	h.ContinueDB()
+	h.setup(4, "apply", "--exit-code")
 	h.KillSwitch()
 	h.config(`{"bridges": {}}`)
 	h.contains(timed(1, "apply", "--boot=false", "--timeout", "1s"), "has not taken the change")
@@ -181,6 +190,59 @@ func TestFaultsEndInTime(t *testing.T) {
 	h.contains(timed(1, "apply", "--boot", "--timeout", "1s"), "connect: no such file")
 	h.must(os.WriteFile(filepath.Join(h.Dir, "db.sock"), []byte("no socket"), 0o644))
 	h.contains(timed(1, "plan", "--timeout", "1s"), "connect: connection refused")
+}
+
+// A database that is not the switch's, or not yet: each has an error that says
+// so.
+func TestBadDatabases(t *testing.T) {
+	h := newHost(t)
+	h.config(`{"bridges": {"ovsbr0": {"datapath_type": "netdev"}}}`)
+	_, err := h.Run("ovsdb-client", "transact", h.DB, `["Open_vSwitch", {"op": "delete", "table": "Open_vSwitch", "where": []}]`)
+	h.must(err)
+	for _, command := range []string{"plan", "apply"} {
+		_, stderr := h.setup(1, command)
+		h.contains(stderr, "the Open_vSwitch table is empty: the switch has never been started on this database", "hint: ")
+	}
+	h.KillSwitch()
+	h.KillDB()
+	// Another schema.
+	schema := h.path("other.ovsschema")
+	h.must(os.WriteFile(schema, []byte(`{"name": "Other", "version": "1.0.0", "tables": {"T": {"columns": {"a": {"type": "string"}}}}}`), 0o644))
+	_, err = h.Run("ovsdb-tool", "create", h.path("other.db"), schema)
+	h.must(err)
+	other := exec.Command("ovsdb-server", h.path("other.db"), "--remote=p"+h.DB, "--unixctl="+h.path("other.ctl"), "-vconsole:off")
+	stop := h.background(other)
+	h.eventually(func() error { _, err := os.Stat(filepath.Join(h.Dir, "db.sock")); return err })
+	_, stderr := h.setup(1, "apply")
+	h.contains(stderr, "unknown database")
+	stop()
+	os.Remove(filepath.Join(h.Dir, "db.sock"))
+	// Something else altogether, that never ends its answer.
+	l, err := net.Listen("unix", filepath.Join(h.Dir, "db.sock"))
+	h.must(err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for {
+					if _, err := c.Write([]byte(`{"result":[[[[[[`)); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	begin := time.Now()
+	_, stderr = h.setup(1, "apply", "--timeout", "1s")
+	h.contains(stderr, "database at unix:")
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("an endless answer took %s", took)
+	}
 }
 
 // Where the log does not take the intent, nothing is done.

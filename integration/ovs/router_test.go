@@ -5,6 +5,7 @@ package ovs
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 )
 
 const router = `{
@@ -221,6 +223,76 @@ func TestDefaultFlowsByTrace(t *testing.T) {
 	}
 }
 
+// Broadcast is limited, in packets that arrive; what a host can't live without
+// and unicast are not.
+func TestBroadcastIsLimited(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	vms := h.vms()
+	for i, vm := range vms {
+		h.must(h.Script(fmt.Sprintf("-n %s addr add 10.0.1.%d/24 broadcast 10.0.1.255 dev eth0", vm, 11+i)))
+	}
+	h.config(router) // 50 a second, and bursts of 50
+	h.setup(0, "apply")
+	h.eventually(func() error { return h.ping(vms[0], "10.0.1.12") })
+	var in, out net.PacketConn
+	h.must(vswitch.Enter(vms[1], func() (err error) { in, err = net.ListenPacket("udp4", ":9999"); return err }))
+	defer in.Close()
+	h.must(vswitch.Enter(vms[0], func() (err error) { out, err = net.ListenPacket("udp4", ":0"); return err }))
+	defer out.Close()
+	counts := make(chan int)
+	go func() {
+		for b := make([]byte, 64); ; { // until nothing has come for a second
+			in.SetReadDeadline(time.Now().Add(20 * time.Second))
+			n := 0
+			for {
+				if _, _, err := in.ReadFrom(b); err != nil {
+					break
+				}
+				n++
+				in.SetReadDeadline(time.Now().Add(time.Second))
+			}
+			if counts <- n; n == 0 {
+				return
+			}
+		}
+	}()
+	const sent = 1500
+	send := func(to string) (came int, took time.Duration) {
+		addr, err := net.ResolveUDPAddr("udp4", to+":9999")
+		h.must(err)
+		begin := time.Now()
+		for range sent {
+			if _, err := out.WriteTo([]byte("frame"), addr); err != nil {
+				h.must(err)
+			}
+			time.Sleep(500 * time.Microsecond)
+		}
+		return <-counts, time.Since(begin)
+	}
+	unicast, _ := send("10.0.1.12")
+	broadcast, took := send("10.0.1.255")
+	limit := 50 + int(50*(took.Seconds()+1))
+	t.Logf("of %d frames each, %d came by unicast and %d by broadcast in %s", sent, unicast, broadcast, took.Round(time.Millisecond))
+	if broadcast > limit || broadcast < 50 {
+		t.Errorf("%d of %d broadcast frames came, want 50 to %d", broadcast, sent, limit)
+	}
+	if unicast < sent*9/10 {
+		t.Errorf("%d of %d unicast frames came", unicast, sent)
+	}
+	// ARP is broadcast too, and passes while other broadcast uses up the limit.
+	done := make(chan struct{})
+	go func() { defer close(done); send("10.0.1.255") }()
+	for range 5 {
+		_, err := h.In(vms[0], "ip", "neigh", "flush", "dev", "eth0")
+		h.must(err)
+		if _, err := h.In(vms[0], "ping", "-c", "1", "-W", "2", "10.0.1.12"); err != nil {
+			t.Error(err)
+		}
+	}
+	<-done
+}
+
 // Somebody patches ovsbr1 to ovsbr0. With watch running, no frame gets over,
 // also not across a kill -9 of the switch, and the flows are back within 2 s.
 func TestIsolationHolds(t *testing.T) {
@@ -271,14 +343,16 @@ func TestIsolationHolds(t *testing.T) {
 			h.KillSwitch()
 			h.must(h.StartSwitch())
 			began := time.Now()
-			h.eventually(func() error {
+			pinged := make(chan struct{})
+			go func() { // all the while
+				defer close(pinged)
 				if h.ping(vm, "192.0.2.1") == nil {
-					t.Fatal("while the switch comes up, ovsbr1 reaches ovsbr0")
+					t.Error("while the switch comes up, ovsbr1 reaches ovsbr0")
 				}
-				return isolated()
-			})
-			took := time.Since(began)
-			t.Logf("flows were back after %s, the pings' time among it", took.Round(time.Millisecond))
+			}()
+			h.eventually(isolated)
+			t.Logf("flows were back %s after the switch", time.Since(began).Round(time.Millisecond))
+			<-pinged
 		}
 		if h.ping(vm, "192.0.2.1") == nil {
 			t.Error("ovsbr1 reaches ovsbr0 at layer 2")
@@ -314,9 +388,26 @@ func TestIsolationHolds(t *testing.T) {
 		}
 		return nil
 	})
+	// With the database away, the metrics say so, and later that it is back.
+	measured := func(want string) {
+		t.Helper()
+		h.eventually(func() error {
+			out, err := os.ReadFile(h.path("metrics"))
+			if err != nil || !bytes.Contains(out, []byte(want)) {
+				return fmt.Errorf("want %s in:\n%s %v", want, out, err)
+			}
+			return nil
+		})
+	}
+	measured("ghostbridge_ovs_healthy 1\n")
+	h.KillDB()
+	measured("ghostbridge_ovs_healthy 0\n")
+	h.must(h.StartDB())
+	measured("ghostbridge_ovs_healthy 1\n")
 	stop()
 	out, err := os.ReadFile(h.path("events"))
 	h.must(err)
+	h.contains(string(out), `"type":"switch.unreachable"`, `"type":"switch.reachable"`)
 	h.contains(string(out), `"source":"ovs","type":"port.created","subject":"px"`, `"type":"drift.found"`, `"kind":"flows"`)
 	// The log takes every line of it.
 	h.stopLog()

@@ -192,6 +192,12 @@ func (s *Switch) StopSwitch() { s.switchd.Process.Signal(syscall.SIGSTOP) }
 // ContinueSwitch lets a stopped ovs-vswitchd go on.
 func (s *Switch) ContinueSwitch() { s.switchd.Process.Signal(syscall.SIGCONT) }
 
+// StopDB stops ovsdb-server without ending it, until ContinueDB.
+func (s *Switch) StopDB() { s.db.Process.Signal(syscall.SIGSTOP) }
+
+// ContinueDB lets a stopped ovsdb-server go on.
+func (s *Switch) ContinueDB() { s.db.Process.Signal(syscall.SIGCONT) }
+
 // KillDB ends ovsdb-server with SIGKILL.
 func (s *Switch) KillDB() {
 	end(&s.db, syscall.SIGKILL)
@@ -201,6 +207,9 @@ func (s *Switch) KillDB() {
 func (s *Switch) down() error {
 	if s.switchd != nil {
 		s.ContinueSwitch()
+	}
+	if s.db != nil {
+		s.ContinueDB()
 	}
 	end(&s.switchd, syscall.SIGTERM)
 	end(&s.db, syscall.SIGTERM)

@@ -2,7 +2,6 @@ package ovs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,7 +43,16 @@ type State struct {
 }
 
 // ErrEmptyDatabase says that nobody has ever initialised the database.
-var ErrEmptyDatabase = errors.New("the Open_vSwitch table is empty: the switch has never been started on this database")
+var ErrEmptyDatabase error = emptyDatabaseError{}
+
+type emptyDatabaseError struct{}
+
+func (emptyDatabaseError) Error() string {
+	return "the Open_vSwitch table is empty: the switch has never been started on this database"
+}
+
+// Hint says what to do.
+func (emptyDatabaseError) Hint() string { return "systemctl start openvswitch-switch, which makes it" }
 
 // ReadState reads the database in one transaction.
 func ReadState(ctx context.Context, db DB) (*State, error) {

@@ -90,6 +90,9 @@ func (s *Setup) Watch(ctx context.Context, o WatchOptions) error {
 			if err := w.emit("switch.unreachable", "switch", "err", "the switch's database does not answer", map[string]any{"error": err.Error()}); err != nil {
 				return err.(*emitError).err
 			}
+			if c, err := s.InForce(o.Fallback); err == nil {
+				w.status(ctx, c)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -407,10 +410,20 @@ func (w *watcher) look(ctx context.Context) error {
 			w.dirty = time.Now()
 		}
 	}
-	if w.o.Status != nil {
-		w.o.Status(s.Status(lctx, c))
-	}
+	w.status(ctx, c)
 	return nil
+}
+
+// status hands a status out, but for one that only shows that the watch ends.
+func (w *watcher) status(ctx context.Context, c *Config) {
+	if w.o.Status == nil {
+		return
+	}
+	sctx, cancel := context.WithTimeout(ctx, w.setup.Timeout)
+	defer cancel()
+	if st := w.setup.Status(sctx, c); ctx.Err() == nil {
+		w.o.Status(st)
+	}
 }
 
 // report emits a drift that was not reported, and its end.

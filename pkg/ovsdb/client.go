@@ -56,6 +56,22 @@ func (e *DialError) Hint() string {
 	return "is ovsdb-server running? systemctl status openvswitch-switch; or name another database with --db unix:PATH"
 }
 
+// A SilentError says that a server took a request and did not answer in time.
+type SilentError struct {
+	Remote, Method string
+	Err            error
+}
+
+func (e *SilentError) Error() string {
+	return fmt.Sprintf("database at %s: no answer to %s: %v", e.Remote, e.Method, e.Err)
+}
+func (e *SilentError) Unwrap() error { return e.Err }
+
+// Hint says what to look at.
+func (e *SilentError) Hint() string {
+	return "is ovsdb-server well? systemctl status openvswitch-switch; or give it longer with --timeout"
+}
+
 // Dial connects to a server: "unix:PATH" or "tcp:HOST:PORT".
 func Dial(ctx context.Context, remote string) (*Client, error) {
 	network, address, ok := strings.Cut(remote, ":")
@@ -196,9 +212,11 @@ func (c *Client) call(ctx context.Context, method string, params ...any) (json.R
 	}
 	if err := c.send(map[string]any{"id": id, "method": method, "params": params}); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) { // ctx's, before ctx knows
-			err = context.DeadlineExceeded
+			err = &SilentError{c.remote, method, context.DeadlineExceeded}
+		} else {
+			err = fmt.Errorf("database at %s: %w", c.remote, err)
 		}
-		return nil, fmt.Errorf("database at %s: %w", c.remote, err)
+		return nil, err
 	}
 	select {
 	case a := <-ch:
@@ -207,7 +225,7 @@ func (c *Client) call(ctx context.Context, method string, params ...any) (json.R
 		c.mu.Lock()
 		delete(c.calls, id)
 		c.mu.Unlock()
-		return nil, fmt.Errorf("database at %s: no answer to %s: %w", c.remote, method, context.Cause(ctx))
+		return nil, &SilentError{c.remote, method, context.Cause(ctx)}
 	}
 }
 
