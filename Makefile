@@ -151,6 +151,7 @@ install: build
 	keep() { [ -e "$$3" ] || install -m "$$1" "$$2" "$$3"; }; \
 	keep 644 packaging/default '$(DESTDIR)$(SYSCONFDIR)/default/ghostbridge'; \
 	keep 644 packaging/writers.json '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/writers.json'; \
+	keep 755 packaging/ovs-status.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/ovs-status.sh'; \
 	keep 755 packaging/query-blockchain.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/query-blockchain.sh'
 
 # The Debian package, in dist/.

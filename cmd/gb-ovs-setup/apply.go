@@ -26,7 +26,9 @@ back. A configuration that was rolled back is refused without
 --confirm-timeout until it changes.
 
 With --boot it takes back what nobody confirmed before the boot, and applies
-the configuration confirmed last; FILE only where none ever was.
+the configuration confirmed last; FILE only where none ever was, and only if
+something, such as a .network file, gives addresses to the bridge of an uplink.
+Where the switch does not come up, the uplink keeps its addresses.
 
 What is about to be done is recorded in the log first; where the log does not
 take it, nothing is done (75), but with --boot.

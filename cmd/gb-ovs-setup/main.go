@@ -31,6 +31,19 @@ A small file:
      "ovsbr0": {"ports": {"ens1": {"type": "uplink"}}, "flows": {"default": true}},
      "ovsbr1": {"flows": {"default": true, "isolate": ["ovsbr0"]}}}}
 
+Guests come onto a bridge by their own programs. What those attach is not ours:
+it is reported and stays.
+
+   QEMU     -netdev tap,ifname=tap0,script=no; "tap0": {} among the ports
+   libvirt  <source bridge='ovsbr1'/><virtualport type='openvswitch'/>
+   LXC      lxc.net.0.type = veth, lxc.net.0.link = ovsbr1
+   Docker   ovs-docker add-port ovsbr1 eth1 CONTAINER --ipaddress=10.0.1.9/24
+   Incus    incus config device add GUEST eth0 nic nictype=bridged parent=ovsbr1
+
+The first three are tested with traffic, Docker's form on a network namespace
+without dockerd; Incus' was not run. On the userspace datapath watch switches
+off checksum offload at the guest's end of a veth, without which TCP fails.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 nothing to do
 (with --exit-code), 75 the log does not take what is about to be done.`,
 		Commands: []*cli.Command{

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec gb-ovs-setup status --exit-code "$@"
