@@ -28,7 +28,10 @@ LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSIO
 PACKAGES      := gcc libc6-dev linux-libc-dev make git ca-certificates btrfs-progs mount util-linux
 TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  systemd nix-bin \
-                 openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc
+                 openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc \
+                 qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
+                 systemd-container dbus dnsmasq-base \
+                 dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi
 
 .PHONY: all build test check quickcheck bench torture race fuzz run install deb deps test-deps man units vectors clean fmt
 

@@ -127,12 +127,16 @@ func queryOptions(c *cli.Context, now time.Time) (o chain.QueryOptions, err erro
 }
 
 func printVerdict(w io.Writer, v chain.Verdict) {
-	switch {
-	case !v.Verified:
+	if !v.Verified {
 		fmt.Fprintf(w, "gb-chain: NOT VERIFIED: %s\n", v.Reason)
-	case v.Newer > 0:
-		fmt.Fprintf(w, "gb-chain: verified to #%d, root %s; %d newer events have no checkpoint yet\n", v.Size-1, v.Root, v.Newer)
-	default:
-		fmt.Fprintf(w, "gb-chain: verified to #%d, root %s\n", v.Size-1, v.Root)
+		return
 	}
+	fmt.Fprintf(w, "gb-chain: verified to #%d at %s, root %s", v.Size-1, v.Time.UTC().Format(time.RFC3339), v.Root)
+	if v.Newer > 0 {
+		fmt.Fprintf(w, "; %d newer events have no checkpoint yet", v.Newer)
+	}
+	if v.Pruned > 0 {
+		fmt.Fprintf(w, "; events before #%d were pruned", v.Pruned)
+	}
+	fmt.Fprintln(w)
 }

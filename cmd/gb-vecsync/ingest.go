@@ -30,6 +30,7 @@ Example:
 		Flags: []cli.Flag{
 			indexFlag(), cursorFlag(), socketFlag(),
 			&cli.StringFlag{Name: "path", EnvVars: []string{"GB_LOG_PATH"}, Usage: "the log's `DIR` within the subvolume, if it holds several"},
+			&cli.Int64Flag{Name: "max-names", Value: 128, Usage: "at most `MIB` of memory for the names of the subvolume's files, some 1,500 each"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if there was no stream"},
 		},
 		Action: runIngest,
@@ -54,6 +55,9 @@ func runIngest(c *cli.Context) error {
 	if cli.IsTerminal(c.App.Reader) {
 		return cli.WithHint(cli.Usagef("ingest: standard input is a terminal"), "gb-snap send --cursor C SOURCE | gb-vecsync ingest")
 	}
+	if n := c.Int64("max-names"); n < 1 || n > 1<<20 {
+		return cli.Usagef("--max-names %d: want 1 to %d", n, 1<<20)
+	}
 	path, err := indexPath(c)
 	if err != nil {
 		return err
@@ -72,7 +76,7 @@ func runIngest(c *cli.Context) error {
 	}
 	defer db.Close()
 	applied, err := vecsync.Ingest(db, &watchedReader{r: c.App.Reader}, vecsync.Options{
-		Path: c.String("path"), Cursor: cursorPath(c, path), TempDir: filepath.Dir(path), Record: recorder(c, db).findings(),
+		Path: c.String("path"), MaxNames: c.Int64("max-names") << 20, Cursor: cursorPath(c, path), TempDir: filepath.Dir(path), Record: recorder(c, db).findings(),
 		Applied: func(cur vecsync.Cursor, events int64) {
 			if cli.IsTerminal(c.App.ErrWriter) {
 				fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: snapshot %s applied, %d new events, %d in all\n", cur.SnapshotUUID, events, cur.TreeSize)

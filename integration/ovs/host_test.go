@@ -31,17 +31,25 @@ type host struct {
 	wan    string
 	dir    string
 	daemon *exec.Cmd
+	guests map[string]string // namespaces of vms, by port
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{Switch: vswitch.Start(t, vswitch.Options{}), t: t, dir: t.TempDir()}
+	h := &host{Switch: vswitch.Start(t, vswitch.Options{}), t: t, dir: t.TempDir(), guests: make(map[string]string)}
 	wan, err := h.Namespace()
 	h.must(err)
 	h.wan = wan
 	h.uplink()
 	h.startLog()
 	return h
+}
+
+// in is the host for a part of its test.
+func (h *host) in(t *testing.T) *host {
+	part := *h
+	part.t = t
+	return &part
 }
 
 // uplink makes ens1 as the host's own configuration does at a boot.

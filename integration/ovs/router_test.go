@@ -34,9 +34,13 @@ func (h *host) vms() (vms [2]string) {
 		h.must(err)
 		h.must(h.Link(port, ns, "eth0"))
 		vms[i] = ns
+		h.guests[port] = ns
 	}
 	return vms
 }
+
+// namespaceOf is the namespace that vms has put a port's other end into.
+func (h *host) namespaceOf(port string) string { return h.guests[port] }
 
 // background runs a program until the test ends; the function ends it with
 // SIGTERM and waits.

@@ -32,6 +32,17 @@ func scanKeyring(fsys fs.FS) (ring *layout.Keyring, lines []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(ns) > 0 && ns[0] > 0 {
+		// What was pruned is in the file of epochs only.
+		data, err := readOptional(fsys, layout.Epochs)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ring, err = layout.ReadKeyringBelow(data, ns[0]*layout.SegmentEvents); err != nil {
+			return nil, nil, err
+		}
+		lines = bytes.Join(bytes.SplitAfterN(data, []byte("\n"), int(ring.Epochs())+1)[:ring.Epochs()], nil)
+	}
 	each := func(line []byte) error {
 		e := ownEvent(line)
 		if ring == nil {

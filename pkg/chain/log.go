@@ -69,9 +69,9 @@ type Log struct {
 // pendingEvent is an event that is in buf and not durable yet.
 type pendingEvent struct {
 	batch    *Batch
-	leaf     merkle.Hash
 	time, at time.Time
-	end      int // of its line in buf
+	end      int         // of its line in buf, with the newline
+	leaf     merkle.Hash // set by flush
 }
 
 const (
@@ -170,7 +170,6 @@ func (l *Log) stage(b *Batch, d event.Draft, at time.Time) error {
 		}
 	}
 	stamp := event.Stamp{Index: l.Size() + int64(len(l.pending)), At: at, Peer: b.Peer, Host: l.opts.Host}
-	start := len(l.buf)
 	buf, err := d.Append(l.buf, stamp)
 	if event.TooLong(err) {
 		moved, data, ok := d.Externalize()
@@ -191,7 +190,7 @@ func (l *Log) stage(b *Batch, d event.Draft, at time.Time) error {
 		claimed = at
 	}
 	l.buf = append(buf, '\n')
-	l.pending = append(l.pending, pendingEvent{b, l.hasher.Leaf(buf[start:]), claimed, at, len(l.buf)})
+	l.pending = append(l.pending, pendingEvent{batch: b, time: claimed, at: at, end: len(l.buf)})
 	return nil
 }
 
@@ -231,13 +230,14 @@ func (l *Log) flush() error {
 		}
 		return err
 	}
-	if err := l.f.Datasync(); err != nil {
+	grown, err := l.syncAndHash()
+	if err != nil {
 		l.drop()
 		l.failed = fmt.Errorf("append to %s: %w; whether the events are stored is not known", l.dir, err)
 		return l.failed
 	}
+	l.active = *grown
 	for _, p := range l.pending {
-		l.active.Append(p.leaf)
 		l.times.Add(p.time)
 		l.ats.Add(p.at)
 		p.batch.Stored++
@@ -252,6 +252,26 @@ func (l *Log) flush() error {
 		return l.seal()
 	}
 	return nil
+}
+
+// syncAndHash makes what was written durable and, while the disk is at it,
+// hashes it: it returns the active segment's tree with the pending events.
+func (l *Log) syncAndHash() (*merkle.Range, error) {
+	grown := l.active.Clone()
+	hashed := make(chan struct{})
+	go func() {
+		defer close(hashed)
+		start := 0
+		for i := range l.pending {
+			p := &l.pending[i]
+			p.leaf = l.hasher.Leaf(l.buf[start : p.end-1])
+			grown.Append(p.leaf)
+			start = p.end
+		}
+	}()
+	err := l.f.Datasync()
+	<-hashed
+	return grown, err
 }
 
 // drop forgets what is staged.
@@ -328,6 +348,8 @@ func (l *Log) appendOwn(d event.Draft) error {
 			return err
 		}
 		return l.note(appendWhole(l.st, layout.Epochs, line))
+	case layout.TypePruned:
+		return l.note(l.st.Replace(layout.PrunedFile, line))
 	}
 	return nil
 }

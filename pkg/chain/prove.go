@@ -67,9 +67,12 @@ type segmentLeaves struct {
 // maxCached bounds the memory of a Tree to about 40 MiB.
 const maxCached = 16
 
-// leaves reads a segment.
+// leaves reads a segment as far as the checkpoint goes: what is behind may yet
+// change. Of one that was read when it was shorter it reads the rest.
 func (t *Tree) leaves(n int64) (*segmentLeaves, error) {
-	if l, ok := t.cache[n]; ok {
+	l, ok := t.cache[n]
+	want := int(min(t.Checkpoint.Size-n*layout.SegmentEvents, layout.SegmentEvents))
+	if ok && len(l.hashes) >= want {
 		return l, nil
 	}
 	f, err := t.fsys.Open(layout.SegmentName(n))
@@ -77,10 +80,23 @@ func (t *Tree) leaves(n int64) (*segmentLeaves, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if l == nil {
+		l = new(segmentLeaves)
+	}
+	start := int64(0)
+	if len(l.ends) > 0 {
+		start = l.ends[len(l.ends)-1]
+		seeker, ok := f.(io.Seeker)
+		if !ok {
+			return nil, fmt.Errorf("%s: the file system cannot read from the middle", layout.SegmentName(n))
+		}
+		if _, err := seeker.Seek(start, io.SeekStart); err != nil {
+			return nil, err
+		}
+	}
 	var h merkle.Hasher
 	r := newLineReader(f)
-	l := new(segmentLeaves)
-	for len(l.hashes) < layout.SegmentEvents {
+	for len(l.hashes) < want {
 		line, err := r.next()
 		if err == io.EOF || errors.Is(err, errTornLine) {
 			break
@@ -89,7 +105,7 @@ func (t *Tree) leaves(n int64) (*segmentLeaves, error) {
 			return nil, fmt.Errorf("%s: %w", layout.SegmentName(n), err)
 		}
 		l.hashes = append(l.hashes, h.Leaf(line))
-		l.ends = append(l.ends, r.off)
+		l.ends = append(l.ends, start+r.off)
 	}
 	if len(t.cache) >= maxCached {
 		clear(t.cache)
@@ -183,6 +199,9 @@ func (t *Tree) Prove(index int64) ([]byte, error) {
 		return nil, &configError{fmt.Errorf("event %d is not below the checkpoint, which covers %d", index, t.Checkpoint.Size), ""}
 	}
 	line, err := t.Line(index)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("event %d is not there any more: %w", index, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +239,9 @@ func (t *Tree) ProveConsistency(old int64) ([]byte, error) {
 		return nil, &configError{fmt.Errorf("size %d is not within 1 and the checkpoint's %d", old, t.Checkpoint.Size), ""}
 	}
 	root, err := t.RootAt(old)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("size %d lies within what was pruned: %w", old, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -134,7 +134,9 @@ type Verdict struct {
 	Size     int64       `json:"tree_size"` // events that the checkpoint covers
 	Root     merkle.Hash `json:"root"`
 	Reason   string      `json:"reason,omitempty"` // why it is not verified
+	Time     time.Time   `json:"time,omitzero"`    // at of the last event that the checkpoint covers
 	Newer    int64       `json:"newer,omitempty"`  // events behind the checkpoint
+	Pruned   int64       `json:"pruned,omitempty"` // events before this one that might have matched were deleted
 }
 
 // QueryOptions say which events a query prints, and how many.
@@ -172,8 +174,12 @@ type query struct {
 	segs  []int64
 
 	latest  []byte // the file checkpoint, nil if there is none
-	note    []byte // the largest checkpoint, nil if there is none
-	size    int64  // of that checkpoint
+	pruned  *prunedMark
+	marked  bool      // pruned was seen in its place
+	gone    bool      // events that were pruned could have matched
+	time    time.Time // at of event size-1
+	note    []byte    // the largest checkpoint, nil if there is none
+	size    int64     // of that checkpoint
 	trees   map[int64]*segmentScan
 	trouble string
 }
@@ -212,16 +218,31 @@ func (q *query) prepare() error {
 	if err != nil {
 		q.trouble = err.Error()
 	}
+	if q.pruned, err = readPruned(q.fsys); err != nil {
+		q.notVerified("%v", err)
+	} else if q.pruned != nil && q.pruned.index >= q.size {
+		q.pruned = nil // nothing is deleted before a checkpoint covers the event
+	}
+	for n := range min(q.pruned.end()/layout.SegmentEvents, int64(len(q.seals))) {
+		q.gone = q.gone || q.o.window(q.seals[n].Time)
+	}
 	return nil
 }
 
 // needed says whether segment n must be read: because events in it can match,
-// or because the checkpoint ends in it.
+// or because the verdict needs it.
 func (q *query) needed(n int64) bool {
-	if n >= int64(len(q.seals)) || (n+1)*layout.SegmentEvents > q.size {
-		return true
+	if n < q.pruned.end()/layout.SegmentEvents {
+		return false
 	}
-	return q.o.window(q.seals[n].Time)
+	return q.required(n) || q.o.window(q.seals[n].Time)
+}
+
+// required says whether the verdict needs segment n: it is not sealed, the
+// checkpoint ends in it, or the event is in it that says what was pruned.
+func (q *query) required(n int64) bool {
+	return n >= int64(len(q.seals)) || (n+1)*layout.SegmentEvents > q.size ||
+		q.pruned != nil && n == q.pruned.index/layout.SegmentEvents
 }
 
 // checkPresent says so if a segment that must be read is not there.
@@ -268,8 +289,8 @@ func (q *query) run() error {
 		if !q.needed(n) {
 			continue
 		}
-		if q.o.Last > 0 && left == 0 && (n+1)*layout.SegmentEvents <= q.size {
-			break
+		if q.o.Last > 0 && left == 0 && !q.required(n) {
+			continue
 		}
 		var places []place
 		err := q.read(n, func(_ *event.Event, line []byte, off int64, leaf merkle.Hash) error {
@@ -312,7 +333,7 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 		return fmt.Errorf("log: %w", err)
 	}
 	defer f.Close()
-	s := &segmentScan{number: n, at: make(map[int64]merkle.Range)}
+	s := &segmentScan{number: n, at: make(map[int64]segmentPoint)}
 	q.trees[n] = s
 	r := newLineReader(f)
 	var h merkle.Hasher
@@ -333,8 +354,12 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 		}
 		leaf := h.Leaf(line)
 		s.tree.Append(leaf)
+		if m := q.pruned; m != nil && index == m.index {
+			q.marked = bytes.Equal(line, m.line)
+		}
 		if index+1 == q.size {
-			s.at[q.size] = *s.tree.Clone()
+			_, q.time, _ = event.Times(line)
+			s.at[q.size] = segmentPoint{tree: *s.tree.Clone()}
 		}
 		e, err := q.o.match(line)
 		if err != nil {
@@ -425,7 +450,13 @@ func (q *query) judge() (Verdict, error) {
 	if err != nil {
 		return no("%v", err)
 	}
-	v.Size, v.Root = c.Size, c.Root
+	v.Size, v.Root, v.Time = c.Size, c.Root, q.time
+	if q.pruned != nil && !q.marked {
+		return no("file %s is not an event of the log", layout.PrunedFile)
+	}
+	if q.gone {
+		v.Pruned = q.pruned.end()
+	}
 	var tree merkle.Range
 	for n := int64(0); tree.Size() < c.Size; n++ {
 		s := q.trees[n]
@@ -440,7 +471,7 @@ func (q *query) judge() (Verdict, error) {
 		}
 		part := s.tree
 		if r, ends := s.at[c.Size]; ends {
-			part = r
+			part = r.tree
 		} else if s.tree.Size() != layout.SegmentEvents {
 			return no("the log ends at event %d, its checkpoint covers %d", s.first()+s.tree.Size(), c.Size)
 		}

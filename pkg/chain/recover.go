@@ -29,7 +29,11 @@ func Open(dir, keysDir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.finishRotation(); err != nil {
+	err = l.finishRotation()
+	if err == nil {
+		err = l.finishPruning()
+	}
+	if err != nil {
 		l.release()
 		return nil, err
 	}
@@ -223,6 +227,12 @@ func (l *Log) recoverSegment(seals []layout.Seal, known map[int64]merkle.Hash) (
 				return false, &DamagedError{l.dir, fmt.Errorf("event %d, which checkpoint %d covers, cannot be read", l.Size(), l.last.Size)}
 			}
 			return false, l.cutTail(name, good)
+		}
+		if e := ownEvent(line); e != nil && e.Type == layout.TypePruned && l.Size() >= l.last.Size {
+			// The crash may have come before the file says so too.
+			if err := l.st.Replace(layout.PrunedFile, append(bytes.Clone(line), '\n')); err != nil {
+				return false, err
+			}
 		}
 		l.active.Append(l.hasher.Leaf(line))
 		l.times.Add(claimed)

@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +15,9 @@ import (
 type segmentScan struct {
 	number int64
 	tree   merkle.Range           // of its events, while they were in order
-	at     map[int64]merkle.Range // the tree as it was at sizes that were asked for, by absolute size
+	at     map[int64]segmentPoint // what was read up to sizes that were asked for, by absolute size
 	own    []*event.Event
+	pruned *prunedMark // the last one that a checkpoint covers
 	blobs  []blobRef
 	times  layout.Span
 	ats    layout.Span
@@ -25,6 +25,14 @@ type segmentScan struct {
 	torn   int64       // bytes of a last line without an end
 	ok     bool        // every line was in its place
 	bytes  int64
+}
+
+// A segmentPoint is what a reading of a segment has found up to some event.
+type segmentPoint struct {
+	tree  merkle.Range // of the segment's events
+	off   int64        // in the file
+	times layout.Span
+	ats   layout.Span
 }
 
 type blobRef struct {
@@ -46,13 +54,37 @@ var blobMark = []byte(`"blob":{"sha256":`)
 // above its first index, at which its tree is wanted, in order. covered is the
 // size up to which a checkpoint covers the log. Reading stops at the first
 // line that is not in its place; ok is false then.
-func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64) (*segmentScan, error) {
-	s := &segmentScan{number: n, at: make(map[int64]merkle.Range)}
+//
+// Reading goes on from the point given, nil for the segment's beginning.
+func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segmentPoint) (*segmentScan, error) {
+	s := &segmentScan{number: n, at: make(map[int64]segmentPoint)}
 	f, err := fsys.Open(layout.SegmentName(n))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if from != nil && from.tree.Size() > 0 {
+		seeker, ok := f.(io.Seeker)
+		if !ok {
+			return nil, fmt.Errorf("%s: the file system cannot read from the middle", layout.SegmentName(n))
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if info.Size() < from.off {
+			return s, nil
+		}
+		if _, err := seeker.Seek(from.off, io.SeekStart); err != nil {
+			return nil, err
+		}
+		s.tree, s.times, s.ats, s.bytes = *from.tree.Clone(), from.times, from.ats, from.off
+		if len(wanted) > 0 && wanted[0] == s.first()+s.tree.Size() {
+			s.at[wanted[0]] = *from
+			wanted = wanted[1:]
+		}
+	}
+	start := s.bytes
 	r := newLineReader(f)
 	var h merkle.Hasher
 	for {
@@ -88,16 +120,17 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64) (*segmentSc
 		}
 		if e := ownEvent(line); e != nil {
 			s.own = append(s.own, e)
-		}
-		if bytes.Contains(line, blobMark) {
-			if e, err := event.Decode(line); err == nil && e.Blob != nil {
-				s.blobs = append(s.blobs, blobRef{index, *e.Blob})
+			if m, err := prunedEvent(e, line); err == nil && index < covered {
+				s.pruned = m
 			}
 		}
+		if b := blobIn(line); b != nil {
+			s.blobs = append(s.blobs, blobRef{index, *b})
+		}
 		s.tree.Append(h.Leaf(line))
-		s.bytes = r.off
+		s.bytes = start + r.off
 		if len(wanted) > 0 && wanted[0] == index+1 {
-			s.at[index+1] = *s.tree.Clone()
+			s.at[index+1] = segmentPoint{*s.tree.Clone(), s.bytes, s.times, s.ats}
 			wanted = wanted[1:]
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/layout"
+	"github.com/ghostbridge/ghostbridge/pkg/merkle"
 	"github.com/ghostbridge/ghostbridge/pkg/record"
 )
 
@@ -48,14 +49,16 @@ type Server struct {
 	queued int64      // bytes in queue
 	room   *sync.Cond // on mu: queued went down, or closing
 	wake   chan struct{}
-	rotate chan chan rotated
+	alone  chan alone
 	ended  chan struct{} // closed when the committer has ended
 	closed bool
 }
 
-type rotated struct {
-	epoch int64
-	err   error
+// alone is a call that needs the Log to itself, without a checkpoint being
+// published at the same time.
+type alone struct {
+	do   func() error
+	done chan error
 }
 
 // A request is one batch of one connection on its way to the log.
@@ -80,7 +83,7 @@ func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
 	}
 	s.room = sync.NewCond(&s.mu)
 	s.wake = make(chan struct{}, 1)
-	s.rotate = make(chan chan rotated)
+	s.alone = make(chan alone)
 	s.ended = make(chan struct{})
 	// stop ends the committer after the producers have ended, drop ends the
 	// producers.
@@ -181,19 +184,19 @@ func (s *Server) commitLoop(stop <-chan struct{}) error {
 			if s.Signed != nil {
 				s.Signed(s.Log.last.Size)
 			}
-		case answer := <-s.rotate:
+		case call := <-s.alone:
 			if publishing {
 				publishing = false
 				if err := (<-published)(); err != nil {
-					answer <- rotated{0, err}
+					call.done <- err
 					if s.Log.failed != nil {
 						return finish(err)
 					}
 					continue
 				}
 			}
-			err := s.Log.RotateKey()
-			answer <- rotated{s.Log.ring.Epochs() - 1, err}
+			err := call.do()
+			call.done <- err
 			if s.Log.failed != nil {
 				return finish(s.Log.failed)
 			}
@@ -412,7 +415,7 @@ func (p *producer) store(b *Batch, lines []int64) error {
 // control takes a line that is no event. It is called while a batch is read
 // and acts when that batch is stored.
 func (p *producer) control(line []byte) (taken bool, err error) {
-	if !bytes.HasPrefix(line, []byte(`{"hello":`)) && !bytes.HasPrefix(line, []byte(`{"lost":`)) && !bytes.HasPrefix(line, []byte(`{"rotate":`)) {
+	if !bytes.HasPrefix(line, []byte(`{"hello":`)) && !bytes.HasPrefix(line, []byte(`{"lost":`)) && !bytes.HasPrefix(line, []byte(`{"rotate":`)) && !bytes.HasPrefix(line, []byte(`{"prune":`)) {
 		return false, nil
 	}
 	var c record.Control
@@ -428,6 +431,8 @@ func (p *producer) control(line []byte) (taken bool, err error) {
 		p.pending = append(p.pending, func() error { return p.lost(*c.Lost) })
 	case c.Rotate != nil:
 		p.pending = append(p.pending, p.rotateKey)
+	case c.Prune != nil:
+		p.pending = append(p.pending, func() error { return p.prune(*c.Prune) })
 	}
 	return true, nil
 }
@@ -487,17 +492,42 @@ func (p *producer) rotateKey() error {
 	if p.peer.UID != 0 && int(p.peer.UID) != os.Getuid() {
 		return &configError{fmt.Errorf("uid %d may not rotate the key", p.peer.UID), ""}
 	}
-	answer := make(chan rotated, 1)
+	var epoch int64
+	err := p.server.callAlone(func() error {
+		err := p.server.Log.RotateKey()
+		epoch = p.server.Log.ring.Epochs() - 1
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return p.write(map[string]any{"rotated": map[string]int64{"epoch": epoch}})
+}
+
+func (p *producer) prune(r record.Prune) error {
+	if p.peer.UID != 0 && int(p.peer.UID) != os.Getuid() {
+		return &configError{fmt.Errorf("uid %d may not prune", p.peer.UID), ""}
+	}
+	root, err := merkle.ParseHash(r.Root)
+	if err != nil {
+		return &configError{err, ""}
+	}
+	plan := &PrunePlan{First: r.First, Last: r.Last, Root: root}
+	if err := p.server.callAlone(func() error { return p.server.Log.Prune(plan, r.Reason) }); err != nil {
+		return err
+	}
+	return p.write(map[string]any{"pruned": map[string]int64{"events": plan.Events()}})
+}
+
+// callAlone has the committer call do between two batches.
+func (s *Server) callAlone(do func() error) error {
+	call := alone{do, make(chan error, 1)}
 	select {
-	case p.server.rotate <- answer:
-	case <-p.server.ended:
+	case s.alone <- call:
+		return <-call.done
+	case <-s.ended:
 		return errors.New("the log is closed")
 	}
-	r := <-answer
-	if r.err != nil {
-		return r.err
-	}
-	return p.write(map[string]any{"rotated": map[string]int64{"epoch": r.epoch}})
 }
 
 func (p *producer) answer(a record.Ack) error {

@@ -139,6 +139,10 @@ func (t *Tree) ExportTiles(ctx context.Context, dir string, progress func(done, 
 	if err := t.continues(dir); err != nil {
 		return fmt.Errorf("tiles in %s: %w", dir, err)
 	}
+	pruned, err := readPruned(t.fsys)
+	if err != nil {
+		return err
+	}
 	size := t.Checkpoint.Size
 	for _, level := range tileLevels(size) {
 		count := size >> (max(level, 0) * tileHeight)
@@ -152,6 +156,9 @@ func (t *Tree) ExportTiles(ctx context.Context, dir string, progress func(done, 
 				continue
 			}
 			data, err := t.tile(level, n, width)
+			if errors.Is(err, fs.ErrNotExist) && (n*tileWidth+int64(width))<<(max(level, 0)*tileHeight) <= pruned.end() {
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -282,7 +289,7 @@ func (h *TileHandler) get(path string) (data []byte, immutable bool, err error) 
 }
 
 // reopen makes tree that of the latest checkpoint. Leaves that were read stay:
-// a log's events never change.
+// a checkpointed event never changes, and if one does, no proof holds.
 func (h *TileHandler) reopen() error {
 	t, err := OpenTree(h.FS)
 	if err != nil {
@@ -292,11 +299,7 @@ func (h *TileHandler) reopen() error {
 		if bytes.Equal(old.Note, t.Note) {
 			return nil
 		}
-		for n, l := range old.cache {
-			if len(l.hashes) == layout.SegmentEvents {
-				t.cache[n] = l
-			}
-		}
+		t.cache = old.cache
 	}
 	h.tree = t
 	return nil

@@ -27,6 +27,7 @@ type Pin struct {
 	Note []byte // a signed checkpoint, or nil
 	Size int64  // without Note
 	Root merkle.Hash
+	own  bool // of a State: no outside pin
 }
 
 // VerifyOptions say against what a log is verified.
@@ -50,6 +51,10 @@ type VerifyOptions struct {
 	// younger than TailAge and not covered by a checkpoint yet.
 	Live, Frozen bool
 
+	// Since is what an earlier Verify of this log said. What it covers is not
+	// read again, only what has come since, and the log must agree with it.
+	Since *State
+
 	Now      time.Time              // time.Now() if zero
 	Workers  int                    // GOMAXPROCS if 0
 	Progress func(done, size int64) // called with events now and then, may be nil
@@ -68,12 +73,15 @@ type Report struct {
 	Root       merkle.Hash       `json:"root"`
 	Time       time.Time         `json:"time,omitzero"` // at of the last event that the checkpoint covers
 	Tail       int64             `json:"tail"`          // events behind the checkpoint
+	Since      int64             `json:"since"`         // events that were verified earlier and not read again
+	Pruned     int64             `json:"pruned"`        // events that were deleted, as the log says
 	Segments   int               `json:"segments"`
 	Epochs     int64             `json:"epochs"`
 	Archived   int               `json:"checkpoints"` // in the archive
 	Pins       []string          `json:"pins"`        // those that the log agrees with
 	Faults     []Fault           `json:"faults"`
 	Checkpoint merkle.Checkpoint `json:"-"`
+	State      *State            `json:"-"` // for the next one's Since; nil if there are faults
 }
 
 // Verify recomputes the whole log: every line's checksum and place, every
@@ -93,6 +101,9 @@ func Verify(ctx context.Context, fsys fs.FS, o VerifyOptions) (*Report, error) {
 	}
 	sort.SliceStable(v.report.Faults, func(i, j int) bool { return v.report.Faults[i].Index < v.report.Faults[j].Index })
 	v.report.OK = len(v.report.Faults) == 0
+	if v.report.OK {
+		v.report.State = v.state()
+	}
 	return v.report, nil
 }
 
@@ -106,8 +117,12 @@ type verifier struct {
 	covered int64 // size of the largest checkpoint, unverified as yet
 	ring    *layout.Keyring
 	scans   []*segmentScan
-	size    int64 // events in place, from the log's beginning
-	damaged bool  // lines are out of place: roots say nothing new
+	pruned  *prunedMark           // the newest that a checkpoint covers
+	epochs  []byte                // the file of epochs
+	archive int64                 // bytes of the archive up to its last whole note
+	roots   map[int64]merkle.Hash // of the log's first so many events
+	size    int64                 // events in place, from the log's beginning
+	damaged bool                  // lines are out of place: roots say nothing new
 }
 
 // storedNote is a signed note of the log, as read.
@@ -153,12 +168,18 @@ func (v *verifier) run(ctx context.Context) error {
 		v.fault(FaultTruncated, 0, v.covered-1, "there are no segments")
 		return nil
 	}
-	if err := v.checkPresent(present); err != nil {
+	if v.epochs, err = readOptional(v.fsys, layout.Epochs); err != nil {
 		return err
+	}
+	if since := v.o.Since; since != nil && v.covered < since.Size {
+		v.report.Since = since.Size
+		v.fault(FaultRolledBack, v.covered, since.Size-1, "it was verified earlier with %d events, its checkpoints cover %d", since.Size, v.covered)
+		return nil
 	}
 	if err := v.scanAll(ctx, present); err != nil {
 		return err
 	}
+	v.checkPresent()
 	v.chainOfKeys()
 	v.openNotes()
 	v.compareRoots()
@@ -168,11 +189,12 @@ func (v *verifier) run(ctx context.Context) error {
 }
 
 func (v *verifier) readNotes() error {
-	archive, err := readOptional(v.fsys, layout.Checkpoints)
+	archive, err := v.readArchive()
 	if err != nil {
 		return err
 	}
 	notes, rest := merkle.SplitNotes(archive)
+	v.archive += int64(len(archive) - len(rest))
 	v.report.Archived = len(notes)
 	add := func(note []byte, latest bool) {
 		n := storedNote{note: note, latest: latest}
@@ -202,10 +224,25 @@ func (v *verifier) readNotes() error {
 	return nil
 }
 
-// checkPresent finds gaps between segments.
-func (v *verifier) checkPresent(present []int64) error {
-	want := int64(0)
-	for _, n := range present {
+// checkPresent finds gaps between segments, other than what was pruned.
+func (v *verifier) checkPresent() {
+	for _, s := range v.scans {
+		if s.pruned != nil {
+			v.pruned = s.pruned
+		}
+	}
+	v.report.Pruned = v.pruned.end()
+	want := v.pruned.end() / layout.SegmentEvents
+	if v.o.Since != nil {
+		v.report.Since = v.o.Since.Size
+		v.report.Pruned = max(v.report.Pruned, v.o.Since.Pruned)
+		want = max(want, v.o.Since.Size/layout.SegmentEvents)
+	}
+	for _, s := range v.scans {
+		n := s.number
+		if n < want {
+			continue // pruned and not deleted yet
+		}
 		if n > want {
 			v.fault(FaultSegmentGone, want*layout.SegmentEvents, n*layout.SegmentEvents-1, "%s to %s", layout.SegmentName(want), layout.SegmentName(n-1))
 			v.damaged = true
@@ -216,7 +253,6 @@ func (v *verifier) checkPresent(present []int64) error {
 		v.fault(FaultSegmentGone, end, int64(len(v.seals))*layout.SegmentEvents-1, "%s to %s", layout.SegmentName(want), layout.SegmentName(int64(len(v.seals))-1))
 		v.damaged = true
 	}
-	return nil
 }
 
 // scanAll reads the segments, several at once.
@@ -242,6 +278,17 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 		}
 		want(p.Size)
 	}
+	first := int64(0) // segment
+	var from *segmentPoint
+	if since := v.o.Since; since != nil {
+		first, from = since.Size/layout.SegmentEvents, since.point()
+		if from == nil {
+			return &configError{errors.New("what was verified earlier cannot be read"), "leave it out once, or remove the file"}
+		}
+		v.o.Pins = append(slices.Clone(v.o.Pins), Pin{Name: "the state verified earlier", Size: since.Size, Root: since.Root, own: true})
+		want(since.Size)
+		present = slices.DeleteFunc(present, func(n int64) bool { return n < first })
+	}
 	for _, sizes := range wanted {
 		slices.Sort(sizes)
 	}
@@ -255,8 +302,14 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 		wg.Go(func() {
 			for k := range next {
 				n := present[k]
-				v.scans[k], errs[k] = scanSegment(v.fsys, n, slices.Compact(wanted[n]), v.covered)
-				if errs[k] == nil && v.o.Progress != nil {
+				resume := from
+				if n != first {
+					resume = nil
+				}
+				v.scans[k], errs[k] = scanSegment(v.fsys, n, slices.Compact(wanted[n]), v.covered, resume)
+				if errors.Is(errs[k], fs.ErrNotExist) {
+					errs[k] = nil // pruned since it was listed, or missing
+				} else if errs[k] == nil && v.o.Progress != nil {
 					mu.Lock()
 					done += v.scans[k].tree.Size()
 					v.o.Progress(done, max(v.covered, done))
@@ -276,6 +329,7 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
 		return err
 	}
+	v.scans = slices.DeleteFunc(v.scans, func(s *segmentScan) bool { return s == nil })
 	var misplaced []Fault
 	for k, s := range v.scans {
 		last := k == len(v.scans)-1
@@ -299,6 +353,10 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 // of epochs goes further: it vouches for itself.
 func (v *verifier) chainOfKeys() {
 	var broken *Fault
+	if read := v.readFrom(); read > 0 {
+		v.ring, _ = layout.ReadKeyringBelow(v.epochs, read)
+		v.checkEpochsFile(read)
+	}
 	for _, s := range v.scans {
 		for _, e := range s.own {
 			if v.ring == nil {
@@ -315,18 +373,14 @@ func (v *verifier) chainOfKeys() {
 			}
 		}
 	}
-	data, err := readOptional(v.fsys, layout.Epochs)
-	var kept *layout.Keyring
-	if err == nil {
-		kept, err = layout.ReadKeyring(data)
-	}
+	kept, err := layout.ReadKeyring(v.epochs)
 	switch {
 	case (v.damaged || v.scanned() < v.covered) && kept != nil && (v.ring == nil || kept.Extends(v.ring)):
 		v.ring, broken = kept, nil
 	case err != nil:
 		v.fault(FaultEpoch, 0, 0, "file %s: %v", layout.Epochs, err)
 	case v.ring == nil:
-	case int64(bytes.Count(data, []byte("\n"))) != kept.Epochs() && !v.o.Live && !v.o.Frozen:
+	case int64(bytes.Count(v.epochs, []byte("\n"))) != kept.Epochs() && !v.o.Live && !v.o.Frozen:
 		v.fault(FaultEpoch, 0, 0, "the last line of file %s cannot be read", layout.Epochs)
 	case kept.Epochs() > v.ring.Epochs() || kept.Epochs() < v.ring.Epochs() && !v.o.Live && !v.o.Frozen:
 		v.fault(FaultEpoch, 0, 0, "file %s has %d epochs, the events %d", layout.Epochs, kept.Epochs(), v.ring.Epochs())
@@ -343,6 +397,9 @@ func (v *verifier) chainOfKeys() {
 	created := v.ring.Created
 	v.report.Origin, v.report.Key, v.report.Epochs = created.Origin, created.LogKey.String(), v.ring.Epochs()
 	v.report.KeyPinned = !v.o.Key.IsZero()
+	if s := v.o.Since; s != nil && s.Key != v.report.Key {
+		v.fault(FaultKey, 0, 0, "its key is %s, it was %s when it was verified earlier", v.report.Key, s.Key)
+	}
 	for _, k := range []struct {
 		what       string
 		want, have merkle.Verifier
@@ -356,7 +413,7 @@ func (v *verifier) chainOfKeys() {
 // scanned returns where the events in place end.
 func (v *verifier) scanned() int64 {
 	if len(v.scans) == 0 {
-		return 0
+		return v.readFrom()
 	}
 	s := v.scans[len(v.scans)-1]
 	return s.first() + s.tree.Size()
@@ -399,7 +456,7 @@ func (v *verifier) openNotes() {
 	}
 	for e := int64(1); e < v.ring.Epochs(); e++ {
 		// A rotation that goes on right now has no checkpoint yet.
-		if size, signed := v.ring.Start(e); signed && !archived[size] && size < v.covered {
+		if size, signed := v.ring.Start(e); signed && !archived[size] && size < v.covered && size > v.report.Since {
 			v.fault(FaultEpoch, size, 0, "the last checkpoint of epoch %d is missing", e-1)
 		}
 	}
@@ -426,6 +483,7 @@ func (v *verifier) compareRoots() {
 	// its seal where they are not.
 	var tree merkle.Range
 	roots := make(map[int64]merkle.Hash)
+	v.roots = roots
 	var unlike []int64 // segments whose root is not their seal's
 	k := 0
 	whole := true
@@ -436,9 +494,10 @@ func (v *verifier) compareRoots() {
 			k++
 		}
 		sealed := n < int64(len(v.seals))
+		roots[tree.Size()] = tree.Root()
 		if s != nil && s.ok {
-			for size, r := range s.at {
-				if joined, err := tree.Join(&r); err == nil {
+			for size, p := range s.at {
+				if joined, err := tree.Join(&p.tree); err == nil {
 					roots[size] = joined.Root()
 				}
 			}
@@ -471,6 +530,10 @@ func (v *verifier) compareRoots() {
 		}
 	}
 	v.size = tree.Size()
+	roots[v.size] = tree.Root()
+	if m := v.pruned; m != nil && roots[m.end()] != m.Root {
+		v.fault(FaultSeal, 0, m.end()-1, "the seals of what was pruned do not have the root that event %d says", m.index)
+	}
 	if v.size < v.covered && !v.damaged {
 		v.fault(FaultTruncated, v.size, v.covered-1, "the log ends before it, a checkpoint covers it")
 		defer func() { v.damaged = true }() // what is left can still be compared
@@ -521,6 +584,8 @@ func (v *verifier) compareRoots() {
 		v.report.Time = s.ats.Max
 	} else if s != nil {
 		v.report.Time = v.timeOf(v.report.Size - 1)
+	} else if n := v.report.Size / layout.SegmentEvents; n > 0 && n <= int64(len(v.seals)) {
+		v.report.Time = v.seals[n-1].At.Max
 	}
 }
 
@@ -602,21 +667,6 @@ func (v *verifier) checkTail() {
 }
 
 func (v *verifier) checkPins() {
-	roots := make(map[int64]merkle.Hash)
-	var tree merkle.Range
-	for n, s := range v.scans {
-		if s.number != int64(n) || !s.ok {
-			break
-		}
-		for size, r := range s.at {
-			if joined, err := tree.Join(&r); err == nil {
-				roots[size] = joined.Root()
-			}
-		}
-		if s.tree.Size() != layout.SegmentEvents || tree.AppendSubtree(s.tree.Root(), layout.SegmentLevel) != nil {
-			break
-		}
-	}
 	for _, p := range v.o.Pins {
 		if p.Note != nil && v.ring != nil {
 			if _, err := merkle.Open(p.Note, v.ring.Created.LogKey); err != nil {
@@ -624,11 +674,19 @@ func (v *verifier) checkPins() {
 				continue
 			}
 		}
-		root, known := roots[p.Size]
+		root, known := v.roots[p.Size]
 		switch {
 		case p.Size == 0:
 		case p.Size > v.size && !v.damaged:
 			v.fault(FaultRolledBack, v.size, p.Size-1, "pin %s saw %d events, the log has %d", p.Name, p.Size, v.size)
+			continue
+		case !known && p.own:
+			continue // what is damaged there is named
+		case !known && p.Size < v.report.Pruned:
+			v.fault(FaultForked, p.Size, 0, "pin %s cannot be compared: the events below it were pruned", p.Name)
+			continue
+		case !known && p.Size < v.report.Since:
+			v.fault(FaultForked, p.Size, 0, "pin %s cannot be compared: the events below it were verified earlier and not read again", p.Name)
 			continue
 		case !known:
 			v.fault(FaultForked, p.Size, 0, "pin %s cannot be compared: the events below it are damaged", p.Name)
@@ -637,7 +695,9 @@ func (v *verifier) checkPins() {
 			v.fault(FaultForked, 0, p.Size-1, "pin %s has another root for the first %d events", p.Name, p.Size)
 			continue
 		}
-		v.report.Pins = append(v.report.Pins, p.Name)
+		if !p.own {
+			v.report.Pins = append(v.report.Pins, p.Name)
+		}
 	}
 }
 
@@ -645,6 +705,9 @@ func (v *verifier) checkPins() {
 func (v *verifier) checkBlobs(ctx context.Context) error {
 	good := make(map[string]bool)
 	for _, s := range v.scans {
+		if s.first() < v.report.Pruned {
+			continue
+		}
 		for _, b := range s.blobs {
 			if good[b.blob.SHA256] {
 				continue
@@ -662,9 +725,16 @@ func (v *verifier) checkBlobs(ctx context.Context) error {
 	return nil
 }
 
-func checkBlob(fsys fs.FS, b event.Blob) error {
+func checkBlobName(b event.Blob) error {
 	if _, err := hex.DecodeString(b.SHA256); err != nil || len(b.SHA256) != 2*sha256.Size {
 		return fmt.Errorf("%.80q is no SHA-256", b.SHA256)
+	}
+	return nil
+}
+
+func checkBlob(fsys fs.FS, b event.Blob) error {
+	if err := checkBlobName(b); err != nil {
+		return err
 	}
 	f, err := fsys.Open(layout.BlobName(b.SHA256))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -337,6 +338,33 @@ func BenchmarkTimes(b *testing.B) {
 	for b.Loop() {
 		if _, _, err := Times(line); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// The log's own way to write a time gives what package time gives.
+func TestAppendTime(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	times := []time.Time{{}, time.Unix(0, 0), time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC)}
+	for range 1000 {
+		times = append(times, time.Unix(r.Int64N(1<<36)-1<<35, r.Int64N(1e9)).In(time.FixedZone("", r.IntN(80000)-40000)))
+	}
+	for _, at := range times {
+		if got, want := string(appendTime(nil, at)), at.UTC().Format(TimeFormat); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// A string is written as encoding/json writes it.
+func TestAppendString(t *testing.T) {
+	for _, s := range []string{"", "vm1.example", `a"b`, `a\b`, "a<b>&c", "\x00\x1f\x7f", "é\u2028", "\xff", "~ !"} {
+		want, err := json.Marshal(strings.ToValidUTF8(s, "\uFFFD"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := appendString(nil, s); string(got) != string(want) {
+			t.Errorf("%q: %s, want %s", s, got, want)
 		}
 	}
 }

@@ -14,6 +14,8 @@
 //	                  as they stand in the segments
 //	blobs/sha256/ab/  data that was too large for a line, by its SHA-256
 //	torn/             what recovery cut off after a crash
+//	pruned            the line of the newest event that says what was deleted,
+//	                  as it stands in its segment
 package layout
 
 import (
@@ -44,6 +46,7 @@ const (
 	Checkpoints = "checkpoints"
 	Blobs       = "blobs/sha256"
 	Torn        = "torn"
+	PrunedFile  = "pruned"
 )
 
 const segmentSuffix = ".jsonl"

@@ -54,7 +54,8 @@ type Pruned struct {
 	First  int64       `json:"first"` // first and last segment deleted
 	Last   int64       `json:"last"`
 	Events int64       `json:"events"`
-	Root   merkle.Hash `json:"root"` // of the tree of all events before the end of Last
+	Root   merkle.Hash `json:"root"`   // of the tree of all events before the end of Last
+	Epochs merkle.Hash `json:"epochs"` // SHA-256 of the lines of the file of epochs that are of events before the end of Last
 	Reason string      `json:"reason"`
 }
 

@@ -24,11 +24,12 @@ const (
 	VectorsDir       = "/var/lib/blockchain-vectors"
 	IndexFile        = VectorsDir + "/index.db"
 
-	StateDir    = "/var/lib/ghostbridge"
-	KeysDir     = StateDir + "/keys"
-	SpoolDir    = StateDir + "/spool"
-	CursorFile  = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
-	OVSStateDir = StateDir + "/ovs"
+	StateDir     = "/var/lib/ghostbridge"
+	KeysDir      = StateDir + "/keys"
+	SpoolDir     = StateDir + "/spool"
+	CursorFile   = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
+	OVSStateDir  = StateDir + "/ovs"
+	ApprovalsDir = StateDir + "/approvals"
 )
 
 // Runtime sockets.
@@ -45,6 +46,7 @@ const (
 	ConfigDir   = "/etc/ghostbridge"
 	WritersFile = ConfigDir + "/writers.json" // which uid may write which source
 	OVSConfig   = ConfigDir + "/ovs.json"
+	PolicyFile  = ConfigDir + "/policy.json" // what opdbus lets whom change
 )
 
 // QdrantAlias is the collection alias that every reader uses.

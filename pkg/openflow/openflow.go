@@ -75,6 +75,14 @@ func (e *Error) Error() string {
 }
 func (e *Error) Unwrap() error { return e.Err }
 
+// Hint says what to look at where the switch has no socket for the bridge.
+func (e *Error) Hint() string {
+	if strings.Contains(e.Output, "is not a bridge or a socket") || strings.Contains(e.Output, "failed to connect to socket") {
+		return "is ovs-vswitchd running? systemctl status openvswitch-switch"
+	}
+	return ""
+}
+
 // run runs an argument vector and returns what it printed.
 func (s *Switch) run(ctx context.Context, stdin io.Reader, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout())

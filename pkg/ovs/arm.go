@@ -37,8 +37,12 @@ func (g *Guard) Arm(ctx context.Context, id string, after time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if underSystemd() {
-		argv := append([]string{"--quiet", "--collect", "--unit=" + unitOf(id), "--on-active=" + fmt.Sprintf("%dms", after.Milliseconds()),
-			"--timer-property=AccuracySec=100ms", "--"}, append(g.Argv[:len(g.Argv):len(g.Argv)], "--after", "0s", id)...)
+		argv := []string{"--quiet", "--collect", "--unit=" + unitOf(id), "--on-active=" + fmt.Sprintf("%dms", after.Milliseconds()),
+			"--timer-property=AccuracySec=100ms"}
+		if dir := os.Getenv("OVS_RUNDIR"); dir != "" {
+			argv = append(argv, "--setenv=OVS_RUNDIR="+dir)
+		}
+		argv = append(append(append(argv, "--"), g.Argv...), "--after", "0s", id)
 		if out, err := exec.CommandContext(ctx, "systemd-run", argv...).CombinedOutput(); err != nil {
 			return fmt.Errorf("systemd-run: %w: %s", err, strings.TrimSpace(string(out)))
 		}

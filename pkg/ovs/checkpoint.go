@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
 )
@@ -20,16 +23,17 @@ import (
 // A Checkpoint is what a rollback needs: everything that an apply may change,
 // as it was before.
 type Checkpoint struct {
-	ID       string            `json:"id"`
-	Time     time.Time         `json:"time"`
-	BootID   string            `json:"boot_id"`
-	Deadline time.Time         `json:"deadline"` // until when a confirmation counts
-	Hash     string            `json:"hash"`     // of the configuration that was applied
-	Config   json.RawMessage   `json:"config"`   // that configuration
-	Database *Snapshot         `json:"database"`
-	Links    []*LinkState      `json:"links"`
-	Before   json.RawMessage   `json:"before,omitempty"` // the configuration that was in force
-	Files    map[string]string `json:"files,omitempty"`  // networkd's files that the apply wrote
+	ID         string            `json:"id"`
+	Time       time.Time         `json:"time"`
+	BootID     string            `json:"boot_id"`
+	Deadline   time.Time         `json:"deadline"`    // until when a confirmation counts, for people
+	DeadlineUp time.Duration     `json:"deadline_up"` // the same by uptime, which no clock that is set moves
+	Hash       string            `json:"hash"`        // of the configuration that was applied
+	Config     json.RawMessage   `json:"config"`      // that configuration
+	Database   *Snapshot         `json:"database"`
+	Links      []*LinkState      `json:"links"`
+	Before     json.RawMessage   `json:"before,omitempty"` // the configuration that was in force
+	Files      map[string]string `json:"files,omitempty"`  // networkd's files that the apply wrote
 }
 
 // A Confirmed is the configuration that boots apply.
@@ -169,7 +173,7 @@ func (s *Store) Confirmed() (*Confirmed, error) {
 // confirm makes c what boots apply, and takes its hash off the refused.
 func (s *Store) confirm(c *Confirmed) error {
 	have, err := s.Confirmed()
-	if err == nil && have != nil && have.Hash == c.Hash && len(c.Files) == 0 {
+	if err == nil && have != nil && have.Hash == c.Hash && maps.Equal(have.Files, c.Files) {
 		return nil
 	}
 	b, err := json.Marshal(c)
@@ -214,6 +218,18 @@ func (s *Store) refuse(hash string) error {
 func (s *Store) Refused(hash string) (bool, error) {
 	list, err := s.refused()
 	return slices.Contains(list, hash), err
+}
+
+// overdue says whether the time for a confirmation is over.
+func (c *Checkpoint) overdue() bool { return c.BootID != BootID() || uptime() > c.DeadlineUp }
+
+// uptime is the time since the boot, that of suspends included.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(err) // Linux has it since 2.6.39
+	}
+	return time.Duration(ts.Nano())
 }
 
 // BootID returns the kernel's name of this boot.

@@ -164,6 +164,18 @@ func (p *Plan) planLinks(c *Config, s *State, links map[string]rtnetlink.Link) e
 		}
 		p.Changes = append(p.Changes, Change{Action: "update", Kind: "link", Name: name, Fields: map[string]*Delta{"up": {false, true}}})
 	}
+	for _, ch := range p.Changes {
+		if _, there := links[ch.Name]; ch.Kind != "bridge" || ch.Action != "delete" || !there {
+			continue
+		}
+		addresses, err := rtnetlink.Addresses(ch.Name)
+		if err != nil {
+			return err
+		}
+		for _, a := range addresses {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("%s goes, and its address %s with it", ch.Name, a.CIDR))
+		}
+	}
 	for _, name := range names(c.Bridges) {
 		up := c.Bridges[name].uplink()
 		if _, there := links[up]; !there {

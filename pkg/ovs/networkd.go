@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
@@ -37,6 +40,30 @@ func networkdFile(link string) string {
 		}
 	}
 	return ""
+}
+
+// networkdIAID returns the number by which networkd's DHCP client tells a
+// link's lease from others of this host (RFC 4361), false if the lease goes by
+// something else, such as the MAC. networkd makes it of the link's name, so
+// that the bridge would get another address than the uplink had.
+func networkdIAID(link string) (uint32, bool) {
+	i, err := net.InterfaceByName(link)
+	if err != nil {
+		return 0, false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/run/systemd/netif/leases/%d", i.Index))
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		id, ok := strings.CutPrefix(strings.TrimSpace(line), "CLIENTID=ff")
+		if !ok || len(id) < 8 {
+			continue
+		}
+		n, err := strconv.ParseUint(id[:8], 16, 32)
+		return uint32(n), err == nil
+	}
+	return 0, false
 }
 
 // bridgeNetwork makes of an uplink's .network file that of its bridge: all of
@@ -73,24 +100,40 @@ LLDP=no
 `, uplink)
 }
 
-// tellNetworkd has networkd run the bridge as it ran the uplink, where it runs
-// the uplink at all. Netlink has moved the addresses already, so that there is
-// no gap.
-func (s *Setup) tellNetworkd(ctx context.Context, uplink, bridge string, point *Checkpoint) error {
+// networkFiles returns networkd's files by which it runs the bridge as it ran
+// the uplink, none where it does not run the uplink. It must be asked before
+// the uplink loses its lease.
+func networkFiles(uplink, bridge string) (map[string]string, error) {
 	path := networkdFile(uplink)
 	if path == "" || strings.HasPrefix(filepath.Base(path), "00-gb-") {
-		return nil
+		return nil, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("networkd's file of %s: %w", uplink, err)
+		return nil, fmt.Errorf("networkd's file of %s: %w", uplink, err)
 	}
-	files := map[string]string{
-		filepath.Join(networkdDir, "00-gb-"+uplink+".network"): portNetwork(uplink),
-		filepath.Join(networkdDir, "00-gb-"+bridge+".network"): bridgeNetwork(text, bridge),
+	file := bridgeNetwork(text, bridge)
+	if iaid, ok := networkdIAID(uplink); ok {
+		file += fmt.Sprintf("[DHCPv4]\nIAID=%d\n", iaid)
+	}
+	return map[string]string{fileOf(uplink): portNetwork(uplink), fileOf(bridge): file}, nil
+}
+
+// fileOf is where networkd's file of a link is.
+func fileOf(link string) string { return filepath.Join(networkdDir, "00-gb-"+link+".network") }
+
+// tellNetworkd has networkd read those files. Netlink has moved the addresses
+// already, so that the gap is as long as networkd takes for a lease that it
+// had, not more.
+func (s *Setup) tellNetworkd(ctx context.Context, files map[string]string, point *Checkpoint, links ...string) error {
+	if len(files) == 0 {
+		return nil
 	}
 	if point != nil {
-		point.Files = files
+		if point.Files == nil {
+			point.Files = make(map[string]string)
+		}
+		maps.Copy(point.Files, files)
 		if err := s.Store.Save(point); err != nil {
 			return err
 		}
@@ -98,7 +141,26 @@ func (s *Setup) tellNetworkd(ctx context.Context, uplink, bridge string, point *
 	if err := writeNetworkd(files); err != nil {
 		return err
 	}
-	return reloadNetworkd(ctx, s, uplink, bridge)
+	return reloadNetworkd(ctx, s, links...)
+}
+
+// keptFiles returns what boots are to tell networkd: what an apply has told
+// it now, and what it was told before about links that c still has.
+func keptFiles(c *Config, before, now map[string]string) map[string]string {
+	out := make(map[string]string)
+	for _, name := range names(c.Bridges) {
+		up := c.Bridges[name].uplink()
+		if up == "" {
+			continue
+		}
+		for _, path := range []string{fileOf(name), fileOf(up)} {
+			if text, ok := before[path]; ok {
+				out[path] = text
+			}
+		}
+	}
+	maps.Copy(out, now)
+	return out
 }
 
 // forgetNetworkd takes the files of a checkpoint away again.
@@ -113,23 +175,36 @@ func (s *Setup) forgetNetworkd(ctx context.Context, point *Checkpoint) error {
 		}
 		links = append(links, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "00-gb-"), ".network"))
 	}
-	return reloadNetworkd(ctx, s, links...)
+	// It is as it was on disk, and netlink puts the links back.
+	if err := reloadNetworkd(ctx, s, links...); err != nil {
+		s.Log.Warn("networkd is not told", "error", err)
+	}
+	return nil
 }
 
+// writeNetworkd writes files so that networkd, which is another user, can read
+// them, whatever umask this process has.
 func writeNetworkd(files map[string]string) error {
 	for path, text := range files {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
+		dir := filepath.Dir(path)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+				return err
+			}
 		}
-		if err := durable.Replace(path, []byte(text), 0o644); err != nil {
+		if err := errors.Join(durable.Replace(path, []byte(text), 0o644), os.Chmod(path, 0o644)); err != nil {
 			return fmt.Errorf("networkd's file: %w", err)
 		}
 	}
 	return nil
 }
 
-// reloadNetworkd has networkd read its files and configure links anew.
+// reloadNetworkd has networkd read its files and configure links anew. Where it
+// has not run since the boot, it reads them when it starts.
 func reloadNetworkd(ctx context.Context, s *Setup, links ...string) error {
+	if _, err := os.Stat("/run/systemd/netif/state"); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "networkctl", "reload").CombinedOutput(); err != nil {
@@ -144,6 +219,25 @@ func reloadNetworkd(ctx context.Context, s *Setup, links ...string) error {
 		}
 	}
 	return nil
+}
+
+// addressBooks are where those that give links their addresses at a boot are
+// told which.
+var addressBooks = []string{"/etc/systemd/network/*", "/etc/systemd/network/*.d/*", "/run/systemd/network/*", "/run/systemd/network/*.d/*",
+	"/usr/lib/systemd/network/*", "/etc/network/interfaces", "/etc/network/interfaces.d/*", "/etc/netplan/*", "/etc/NetworkManager/system-connections/*"}
+
+// addressed says whether some file tells of a link by its name.
+func addressed(link string) bool {
+	word := regexp.MustCompile(`(?m)(^|[^\w.@-])` + regexp.QuoteMeta(link) + `($|[^\w.@-])`)
+	for _, pattern := range addressBooks {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			if b, err := os.ReadFile(path); err == nil && word.Match(b) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // NetworkFile returns the .network file (systemd.network(5)) that fits a link

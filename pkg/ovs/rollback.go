@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/ovsdb"
+	"github.com/ghostbridge/ghostbridge/pkg/rtnetlink"
 )
 
 // ErrNothingPending says that no change awaits a confirmation.
@@ -38,14 +39,18 @@ func (s *Setup) Confirm(ctx context.Context, id string) (string, error) {
 	if point.BootID != BootID() {
 		return "", fmt.Errorf("the change %s was made before the last boot: it is to be rolled back", pending)
 	}
-	if time.Now().After(point.Deadline) {
+	if point.overdue() {
 		return "", fmt.Errorf("the change %s had to be confirmed by %s", pending, point.Deadline.Format(time.RFC3339))
 	}
 	if err := s.record(ctx, false, "ovs.confirm", "notice", "the change "+pending+" is confirmed",
 		map[string]any{"id": pending, "hash": point.Hash}); err != nil {
 		return "", err
 	}
-	if err := s.Store.confirm(&Confirmed{Hash: point.Hash, Time: time.Now(), Config: point.Config, Files: point.Files}); err != nil {
+	c, err := Parse(point.Config)
+	if err != nil {
+		return "", err
+	}
+	if err := s.confirmed(c, point.Files); err != nil {
 		return "", err
 	}
 	if err := s.Store.done(); err != nil {
@@ -189,7 +194,7 @@ func (s *Setup) Boot(ctx context.Context, fallback *Config) (*Outcome, error) {
 		if err != nil {
 			return nil, err
 		}
-		if point.BootID == BootID() && time.Now().Before(point.Deadline) {
+		if !point.overdue() {
 			return nil, &PendingError{pending} // its own rollback is armed
 		}
 		if _, err := s.Rollback(ctx, pending); err != nil && !errors.Is(err, ErrNothingPending) {
@@ -209,10 +214,8 @@ func (s *Setup) Boot(ctx context.Context, fallback *Config) (*Outcome, error) {
 		if fallback != nil && fallback.Hash() != c.Hash() {
 			s.Log.Warn("the configuration is not the confirmed one, which is applied", "hint", "gb-ovs-setup apply --confirm-timeout 90s")
 		}
-		if err := writeNetworkd(last.Files); err != nil {
-			return nil, err
-		}
-		return s.Apply(ctx, c, ApplyOptions{Boot: true})
+		out, err := s.Apply(ctx, c, ApplyOptions{Boot: true})
+		return out, errors.Join(err, s.bootFiles(ctx, c, last.Files))
 	}
 	if fallback == nil {
 		return nil, errors.New("there is neither a confirmed configuration nor another")
@@ -220,5 +223,74 @@ func (s *Setup) Boot(ctx context.Context, fallback *Config) (*Outcome, error) {
 	if bad, err := s.Store.Refused(fallback.Hash()); err != nil || bad {
 		return nil, errors.Join(err, &RefusedConfigError{fallback.Hash()})
 	}
+	for _, name := range names(fallback.Bridges) {
+		if up := fallback.Bridges[name].uplink(); up != "" && !addressed(name) {
+			return nil, &UnaddressedError{name, up}
+		}
+	}
 	return s.Apply(ctx, fallback, ApplyOptions{Boot: true})
+}
+
+// bootFiles tells networkd, before it starts, to run the bridges instead of
+// their uplinks: those bridges that the switch has brought up. The uplink of
+// another keeps its own file, and the host its address.
+func (s *Setup) bootFiles(ctx context.Context, c *Config, files map[string]string) error {
+	if len(files) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	db, err := s.connect(ctx)
+	if err != nil {
+		return nil // what Apply has said
+	}
+	state, err := ReadState(ctx, db)
+	if err != nil {
+		return err
+	}
+	links, err := rtnetlink.Links()
+	if err != nil {
+		return err
+	}
+	write := make(map[string]string)
+	var told []string
+	for _, name := range names(c.Bridges) {
+		up := c.Bridges[name].uplink()
+		if up == "" {
+			continue
+		}
+		// The rows are those of the boot before if the switch is dead; the
+		// bridge's link is not.
+		_, made := links[name]
+		if !made || judge(sortedRows(state.Interfaces), []string{name, up}) != nil {
+			s.Log.Warn("the uplink keeps its addresses, since its bridge is not up", "bridge", name, "uplink", up)
+			continue
+		}
+		for _, link := range []string{name, up} {
+			if text, ok := files[fileOf(link)]; ok {
+				write[fileOf(link)] = text
+				told = append(told, link)
+			}
+		}
+	}
+	if err := writeNetworkd(write); err != nil {
+		return err
+	}
+	return reloadNetworkd(ctx, s, told...)
+}
+
+// An UnaddressedError says that a boot leaves the host as it is, since a
+// configuration that nobody ever confirmed would take it off the network.
+type UnaddressedError struct{ Bridge, Uplink string }
+
+func (e *UnaddressedError) Error() string {
+	return fmt.Sprintf("this configuration was never confirmed, and nothing would give %s the addresses that %s has", e.Bridge, e.Uplink)
+}
+
+// ExitCode is that of wrong configuration.
+func (e *UnaddressedError) ExitCode() int { return 2 }
+
+// Hint says what to do.
+func (e *UnaddressedError) Hint() string {
+	return fmt.Sprintf("gb-ovs-setup apply --confirm-timeout 90s && gb-ovs-setup confirm; or gb-ovs-setup render networkd %s > /etc/systemd/network/20-%[1]s.network", e.Bridge)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -109,7 +110,7 @@ func (s *Setup) Survey(ctx context.Context, c *Config) (*Survey, error) {
 	}
 	v.Plan.planOffload(v.Offload)
 	if err := s.compareFlows(ctx, c, v); err != nil {
-		v.Plan.Warnings = append(v.Plan.Warnings, err.Error())
+		v.Plan.Warnings = append(v.Plan.Warnings, strings.Split(err.Error(), "\n")...)
 	}
 	var faults *FaultsError
 	rows := sortedRows(v.State.Interfaces)
@@ -368,11 +369,18 @@ func (s *Setup) record(ctx context.Context, restoring bool, typ, severity, messa
 	return s.Journal.Intent(ctx, e)
 }
 
-// confirmed makes c what boots apply.
+// confirmed makes c what boots apply; files are what networkd was told.
 func (s *Setup) confirmed(c *Config, files map[string]string) error {
 	raw, err := json.Marshal(c)
 	if err != nil {
 		return err
+	}
+	last, err := s.Store.Confirmed()
+	if err != nil {
+		s.Log.Warn("the configuration confirmed last is replaced", "error", err)
+	}
+	if last != nil {
+		files = keptFiles(c, last.Files, files)
 	}
 	return s.Store.confirm(&Confirmed{Hash: c.Hash(), Time: time.Now(), Config: raw, Files: files})
 }
@@ -380,12 +388,12 @@ func (s *Setup) confirmed(c *Config, files map[string]string) error {
 // change does what a survey found.
 func (s *Setup) change(ctx context.Context, c *Config, v *Survey, id string, o ApplyOptions, out *Outcome) error {
 	if o.ConfirmTimeout == 0 {
-		err := s.execute(ctx, c, v, nil)
+		files, err := s.execute(ctx, c, v, nil)
 		out.Changed = !errors.Is(err, ovsdb.ErrConflict)
 		if err != nil {
 			return err
 		}
-		return s.confirmed(c, nil)
+		return s.confirmed(c, files)
 	}
 	before := gatewaysThat(ctx, 2*time.Second)
 	point, err := s.checkpoint(ctx, c, v, id, o.ConfirmTimeout)
@@ -395,7 +403,7 @@ func (s *Setup) change(ctx context.Context, c *Config, v *Survey, id string, o A
 	if err := s.Arm(ctx, id, o.ConfirmTimeout); err != nil {
 		return errors.Join(fmt.Errorf("arm the rollback: %w", err), s.Store.done())
 	}
-	err = s.execute(ctx, c, v, point)
+	_, err = s.execute(ctx, c, v, point)
 	if errors.Is(err, ovsdb.ErrConflict) {
 		s.Disarm(ctx, id)
 		return errors.Join(err, s.Store.done())
@@ -441,7 +449,7 @@ func (s *Setup) checkpoint(ctx context.Context, c *Config, v *Survey, id string,
 		return nil, err
 	}
 	now := time.Now()
-	p := &Checkpoint{ID: id, Time: now, BootID: BootID(), Deadline: now.Add(timeout), Hash: c.Hash(), Config: raw}
+	p := &Checkpoint{ID: id, Time: now, BootID: BootID(), Deadline: now.Add(timeout), DeadlineUp: uptime() + timeout, Hash: c.Hash(), Config: raw}
 	tctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	if p.Database, err = TakeSnapshot(tctx, db); err != nil {
@@ -477,16 +485,17 @@ func (s *Setup) checkpoint(ctx context.Context, c *Config, v *Survey, id string,
 }
 
 // execute makes the changes: offload before a NIC carries a frame for the
-// switch, then the database, then what needs the switch to have taken it.
-func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkpoint) error {
+// switch, then the database, then what needs the switch to have taken it. It
+// returns what it told networkd.
+func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkpoint) (files map[string]string, err error) {
 	db, err := s.connect(ctx)
 	if err != nil {
-		return err
+		return files, err
 	}
 	set := make(map[string]bool)
 	for _, t := range offloadTargets(c, v.State, v.Links) {
 		if err := t.off(); err != nil {
-			return err
+			return files, err
 		}
 		set[t.link.Name] = true
 	}
@@ -496,52 +505,52 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 	if v.Plan.ChangesDatabase() {
 		next, err := v.Plan.Commit(step, db, "gb-ovs-setup apply "+c.Hash()[:12])
 		if err != nil {
-			return err
+			return files, err
 		}
 		if faults = Settle(step, db, next, v.Plan.judged); faults != nil && !isFaults(faults) {
-			return faults
+			return files, faults
 		}
 	}
 	state, err := ReadState(step, db)
 	if err != nil {
-		return err
+		return files, err
 	}
 	links, err := rtnetlink.Links()
 	if err != nil {
-		return err
+		return files, err
 	}
 	for _, name := range upLinks(c) {
 		if l, there := links[name]; there && !l.Up {
 			if err := rtnetlink.SetUp(name, true); err != nil {
-				return err
+				return files, err
 			}
 		}
 	}
-	if err := s.moveUplinks(ctx, c, links, faults, point); err != nil {
-		return err
+	if files, err = s.moveUplinks(ctx, c, links, faults, point); err != nil {
+		return files, err
 	}
 	for _, t := range offloadTargets(c, state, links) { // what has come since, such as the switch's own ports
 		if set[t.link.Name] {
 			continue
 		}
 		if err := t.off(); err != nil {
-			return err
+			return files, err
 		}
 	}
 	if err := s.putFlows(ctx, c, state); err != nil {
-		return err
+		return files, err
 	}
 	if faults != nil {
-		return faults
+		return files, faults
 	}
 	after, err := s.Survey(ctx, c)
 	if err != nil {
-		return err
+		return files, err
 	}
 	if !after.Plan.Empty() {
-		return &DifferentError{after.Plan.Changes}
+		return files, &DifferentError{after.Plan.Changes}
 	}
-	return nil
+	return files, nil
 }
 
 func isFaults(err error) bool {
@@ -550,8 +559,8 @@ func isFaults(err error) bool {
 }
 
 // moveUplinks moves the addresses of every uplink to its bridge, unless the
-// switch could not take the uplink.
-func (s *Setup) moveUplinks(ctx context.Context, c *Config, links map[string]rtnetlink.Link, faults error, point *Checkpoint) error {
+// switch could not take the uplink. It returns what it told networkd.
+func (s *Setup) moveUplinks(ctx context.Context, c *Config, links map[string]rtnetlink.Link, faults error, point *Checkpoint) (told map[string]string, err error) {
 	var f *FaultsError
 	errors.As(faults, &f)
 	for _, name := range names(c.Bridges) {
@@ -562,18 +571,27 @@ func (s *Setup) moveUplinks(ctx context.Context, c *Config, links map[string]rtn
 		if f != nil && slices.ContainsFunc(f.Faults, func(x Fault) bool { return x.Interface == up || x.Interface == name }) {
 			continue
 		}
+		files, err := networkFiles(up, name)
+		if err != nil {
+			return told, err
+		}
 		moved, err := moveAddresses(up, name)
 		if err != nil {
-			return err
+			return told, err
 		}
-		if moved > 0 {
-			s.Log.Info("addresses moved", "from", up, "to", name, "count", moved)
-			if err := s.tellNetworkd(ctx, up, name, point); err != nil {
-				return err
-			}
+		if moved == 0 {
+			continue
+		}
+		s.Log.Info("addresses moved", "from", up, "to", name, "count", moved)
+		if told == nil {
+			told = make(map[string]string)
+		}
+		maps.Copy(told, files)
+		if err := s.tellNetworkd(ctx, files, point, up, name); err != nil {
+			return told, err
 		}
 	}
-	return nil
+	return told, nil
 }
 
 // putFlows brings the flows of every bridge of the file to what they should be

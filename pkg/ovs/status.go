@@ -98,7 +98,7 @@ func (s *Setup) Status(ctx context.Context, c *Config) *Status {
 		st.Pending = id
 		if point, err := s.Store.Load(id); err != nil {
 			problem("%v", err)
-		} else if st.ConfirmBy = point.Deadline; time.Now().After(point.Deadline) {
+		} else if st.ConfirmBy = point.Deadline; point.overdue() {
 			problem("the change %s should have been rolled back at %s", id, point.Deadline.Format(time.RFC3339))
 		}
 	}

@@ -58,11 +58,21 @@ type Lost struct {
 // the daemon's own user may. The answer is {"rotated":{"epoch":N}}.
 type Rotate struct{}
 
+// A Prune asks the daemon to delete the oldest full segments, as {"prune":{…}};
+// root and the daemon's own user may. The answer is {"pruned":{"events":N}}.
+type Prune struct {
+	First  int64  `json:"first"` // segments
+	Last   int64  `json:"last"`
+	Root   string `json:"root"` // of the tree of all events before the end of Last, base64
+	Reason string `json:"reason"`
+}
+
 // A Control is a line that is no event. Exactly one field is set.
 type Control struct {
 	Hello  *Hello  `json:"hello,omitempty"`
 	Lost   *Lost   `json:"lost,omitempty"`
 	Rotate *Rotate `json:"rotate,omitempty"`
+	Prune  *Prune  `json:"prune,omitempty"`
 }
 
 // An Ack is a line of the daemon: the events from First to Last are durable,
@@ -220,26 +230,52 @@ func (c *Client) ReportLost(l Lost) error {
 
 // RotateKey has the daemon begin a new epoch and returns its number.
 func (c *Client) RotateKey() (epoch int64, err error) {
-	if err := c.control(Control{Rotate: &Rotate{}}); err != nil {
-		return 0, err
-	}
-	line, err := c.r.ReadBytes('\n')
-	if err != nil {
-		return 0, &UnavailableError{c.socket, err}
-	}
 	var answer struct {
 		Rotated *struct {
 			Epoch int64 `json:"epoch"`
 		} `json:"rotated"`
 		Ack
 	}
-	if err := json.Unmarshal(line, &answer); err != nil {
-		return 0, fmt.Errorf("log daemon at %s: answer %.80q: %w", c.socket, line, err)
+	if err := c.ask(Control{Rotate: &Rotate{}}, &answer); err != nil {
+		return 0, err
 	}
 	if answer.Rotated == nil {
 		return 0, &RefusedError{0, answer.Error, answer.Code}
 	}
 	return answer.Rotated.Epoch, nil
+}
+
+// Prune has the daemon delete segments and returns the number of events that
+// were in them.
+func (c *Client) Prune(p Prune) (events int64, err error) {
+	var answer struct {
+		Pruned *struct {
+			Events int64 `json:"events"`
+		} `json:"pruned"`
+		Ack
+	}
+	if err := c.ask(Control{Prune: &p}, &answer); err != nil {
+		return 0, err
+	}
+	if answer.Pruned == nil {
+		return 0, &RefusedError{0, answer.Error, answer.Code}
+	}
+	return answer.Pruned.Events, nil
+}
+
+// ask sends a control and reads the line that answers it.
+func (c *Client) ask(q Control, answer any) error {
+	if err := c.control(q); err != nil {
+		return err
+	}
+	line, err := c.r.ReadBytes('\n')
+	if err != nil {
+		return &UnavailableError{c.socket, err}
+	}
+	if err := json.Unmarshal(line, answer); err != nil {
+		return fmt.Errorf("log daemon at %s: answer %.80q: %w", c.socket, line, err)
+	}
+	return nil
 }
 
 // await reads acknowledgements of n events.

@@ -3,6 +3,7 @@ package vecsync_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
@@ -101,6 +102,62 @@ func TestHostileStreams(t *testing.T) {
 			}
 			if len(ix.Events()) > 0 {
 				t.Error("something of it was taken")
+			}
+		})
+	}
+}
+
+// Names cost memory up to the limit, and what was made and removed again costs
+// no more; the number of a file's names does not make a write to it dearer.
+func TestHostileNames(t *testing.T) {
+	const limit = 8 << 20
+	name := func(i int) []byte { return fmt.Appendf(nil, "o%d-1-0", i) }
+	for what, test := range map[string]struct {
+		n    int
+		next func(w *sendstream.Writer, i int) error
+	}{
+		"files": {1000000, func(w *sendstream.Writer, i int) error {
+			return errors.Join(w.WriteCommand(&sendstream.Mkfile{Path: name(i), Ino: uint64(i)}), w.WriteCommand(&sendstream.Truncate{Path: name(i), Size: 5}))
+		}},
+		"files made and removed": {1000000, func(w *sendstream.Writer, i int) error {
+			return errors.Join(w.WriteCommand(&sendstream.Mkfile{Path: name(0), Ino: uint64(i)}), w.WriteCommand(&sendstream.Truncate{Path: name(0), Size: 5}),
+				w.WriteCommand(&sendstream.Unlink{Path: name(0)}))
+		}},
+		"a file of many names": {200000, func(w *sendstream.Writer, i int) error {
+			switch {
+			case i == 0:
+				return w.WriteCommand(&sendstream.Mkfile{Path: []byte("f"), Ino: 5})
+			case i < 20000:
+				return w.WriteCommand(&sendstream.Link{Path: fmt.Append(nil, i), Existing: []byte("f")})
+			}
+			return w.WriteCommand(&sendstream.Write{Path: []byte("f"), Data: []byte("x")})
+		}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r, w := io.Pipe()
+			go func() {
+				sw := sendstream.NewWriter(w)
+				err := errors.Join(sw.WriteCommand(&sendstream.Header{Version: 2}), sw.WriteCommand(&sendstream.Subvol{Path: []byte("s"), UUID: sendstream.UUID{1}}))
+				for i := 0; i < test.n && err == nil; i++ {
+					err = test.next(sw, i)
+				}
+				w.CloseWithError(err)
+			}()
+			start := time.Now()
+			var err error
+			peak := watch(func() {
+				_, err = vecsync.Ingest(vecsynctest.NewIndex(), r, vecsync.Options{TempDir: t.TempDir(), MaxNames: limit})
+			})
+			r.Close()
+			t.Logf("%d MiB of memory, %v: %v", peak>>20, time.Since(start).Round(time.Millisecond), err)
+			if !errors.Is(err, sendstream.ErrTooLarge) && !errors.Is(err, sendstream.ErrNoEnd) {
+				t.Error(err)
+			}
+			if peak > 3*limit {
+				t.Errorf("%d MiB of memory", peak>>20)
+			}
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("took %v", took)
 			}
 		})
 	}

@@ -1,12 +1,12 @@
 package vecsync
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"time"
 
@@ -78,12 +78,24 @@ func (e *StreamError) ExitCode() int { return 3 }
 // Hint says what was kept.
 func (e *StreamError) Hint() string { return "nothing of this stream was taken; send it again" }
 
+// A namesError says that the names of the subvolume's files take more memory
+// than Options.MaxNames.
+type namesError struct{ err error }
+
+func (e *namesError) Error() string { return e.err.Error() }
+func (e *namesError) Unwrap() error { return e.err }
+
+// Hint says what to do.
+func (e *namesError) Hint() string {
+	return "nothing of this stream was taken; if the subvolume has that many files, raise --max-names"
+}
+
 // Ingest applies the streams that r gives to ix, one after the other, and
 // returns how many it has applied. Empty input is none.
 //
 // Errors: a *StreamError for a stream that is cut off, corrupt or none at all;
-// a *LostParentError; a *Finding, which is stored in the index too. In each
-// case the streams before it are applied and the cursor stands at the last of
+// a *LostParentError; a *VersionError; a *Finding, which is stored in the index
+// too. In each case the streams before it are applied and the cursor stands at the last of
 // them.
 func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	if o.Now == nil {
@@ -145,7 +157,8 @@ type ingester struct {
 	o      Options
 	cursor *Cursor
 
-	names    *sendstream.Namespace // nil: to be loaded
+	names    *sendstream.Namespace          // nil: to be loaded
+	ours     map[sendstream.FileID]struct{} // files that have, or had since names was loaded, a name that a file of the log can have
 	snapshot sendstream.UUID
 	ctransid uint64
 	full     bool // the stream is a whole subvolume
@@ -198,9 +211,13 @@ func (in *ingester) stream() (more bool, err error) {
 				continue
 			}
 			effect, err := in.names.Apply(c)
+			if errors.Is(err, sendstream.ErrTooLarge) {
+				return false, &namesError{err}
+			}
 			if err != nil {
 				return false, &StreamError{fmt.Errorf("command %d: %w", in.r.Number(), err)}
 			}
+			in.named(c, effect)
 			if err := in.keep(c, effect.File); err != nil {
 				return false, err
 			}
@@ -230,7 +247,7 @@ func (in *ingester) begin(c sendstream.Command) error {
 	switch c := c.(type) {
 	case *sendstream.Subvol:
 		in.snapshot, in.ctransid, in.full = c.UUID, c.Ctransid, true
-		in.names = sendstream.NewNamespace()
+		in.names, in.ours = sendstream.NewNamespace(), make(map[sendstream.FileID]struct{})
 	case *sendstream.Snapshot:
 		in.snapshot, in.ctransid = c.UUID, c.Ctransid
 		if in.cursor != nil && in.cursor.SnapshotUUID == c.UUID {
@@ -267,8 +284,43 @@ func (in *ingester) loadNames() error {
 	if err := errors.Join(failed(), err); err != nil {
 		return fmt.Errorf("state of the names: %w", err)
 	}
-	in.names = names
+	in.names, in.ours = names, make(map[sendstream.FileID]struct{})
+	for dir := range names.Files() {
+		for name, f := range dir.Entries() {
+			if f.IsRegular() && interesting(name) {
+				in.ours[f.ID] = struct{}{}
+			}
+		}
+	}
 	return nil
+}
+
+// named takes note of the names that a command gives and takes. That a file
+// once had a name of the log's is enough: to look at all its names with each
+// write would cost a hostile stream's square.
+func (in *ingester) named(c sendstream.Command, e sendstream.Effect) {
+	for _, f := range []*sendstream.File{e.File, e.Replaced} {
+		if f != nil && f.Nlink == 0 {
+			delete(in.ours, f.ID)
+			delete(in.patches, f.ID)
+		}
+	}
+	var name []byte
+	switch c := c.(type) {
+	case *sendstream.Mkfile:
+		name = c.Path
+	case *sendstream.Mknod:
+		name = c.Path
+	case *sendstream.Link:
+		name = c.Path
+	case *sendstream.Rename:
+		name = c.To
+	default:
+		return
+	}
+	if e.File.IsRegular() && interesting(string(name[bytes.LastIndexByte(name, '/')+1:])) {
+		in.ours[e.File.ID] = struct{}{}
+	}
 }
 
 // keep stores what a command does to the content of a file that may be one of
@@ -313,31 +365,17 @@ func (in *ingester) keep(c sendstream.Command, f *sendstream.File) error {
 		p = new(patch)
 		in.patches[f.ID] = p
 	}
-	if !interesting(c.Target(), f) {
+	if _, ours := in.ours[f.ID]; !ours {
 		p.skipped = true
 		return nil
 	}
 	return p.add(&in.spool, e, data)
 }
 
-// interesting says whether the file f at path may be one of the log's: by one
-// of its names, or because it has one of those that btrfs gives for the time
-// being (oINODE-GENERATION-NUMBER).
-func interesting(p []byte, f *sendstream.File) bool {
-	if interestingName(path.Base(string(p))) {
-		return true
-	}
-	if f.Nlink > 1 {
-		for _, other := range f.Paths() {
-			if interestingName(path.Base(other)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func interestingName(base string) bool {
+// interesting says whether a file of this name may be one of the log's: it is
+// the name of one, or one of those that btrfs gives for the time being
+// (oINODE-GENERATION-NUMBER).
+func interesting(base string) bool {
 	if _, ok := layout.ParseSegmentName(base); ok || isSmall(base) {
 		return true
 	}

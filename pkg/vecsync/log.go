@@ -24,7 +24,8 @@ type logState struct {
 	known  map[int64]*segment         // headers of all, the rest of those that this stream touches
 	files  map[int64]*sendstream.File // the segments that the snapshot holds
 
-	pending int64 // bytes that stand behind the checkpoint
+	pending   int64 // bytes that stand behind the checkpoint
+	smallSize int64 // of those small files that this stream changes
 }
 
 // A smallFile is a file of the log that is kept whole. It is known by its
@@ -93,6 +94,9 @@ func (l *logState) openSmall(name string, f *sendstream.File) error {
 	}
 	if p := l.in.patches[f.ID]; p != nil {
 		var err error
+		if l.smallSize += int64(f.Size); f.Size > maxSmall || l.smallSize > maxSmall {
+			return &StreamError{fmt.Errorf("%s: %d bytes where a small file should be", name, f.Size)}
+		}
 		if s.Content, err = p.small(s.Content, int64(f.Size), &l.in.spool); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

@@ -2,7 +2,6 @@ package vecsync
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/ghostbridge/ghostbridge/pkg/layout"
 	"github.com/ghostbridge/ghostbridge/pkg/sendstream"
@@ -90,15 +89,12 @@ func (p *patch) apply(s *spool, t target) error {
 	return nil
 }
 
-// maxSmall bounds the files of the log that are kept whole: it is enough for
-// the seals of 100,000 segments.
+// maxSmall bounds what the files of the log that are kept whole may have
+// together: it is enough for the seals of 100,000 segments.
 const maxSmall = 32 << 20
 
 // small applies a patch to the content of a small file.
 func (p *patch) small(content []byte, size int64, s *spool) ([]byte, error) {
-	if size > maxSmall {
-		return nil, &StreamError{fmt.Errorf("a file of %d bytes where a small one should be", size)}
-	}
 	t := make(smallTarget, size)
 	if !p.made {
 		copy(t, content)

@@ -322,12 +322,22 @@ func TestWritesByAnotherName(t *testing.T) {
 	if d := three.Diff(ix); d != "" {
 		t.Fatal(d)
 	}
-	// Under a name that is none of the log's it can't be known that the data
-	// is wanted: an error, but no finding.
+	// Or moves it meanwhile.
 	ix = clean.Clone()
-	moved := write(vecsynctest.Commands(one, two, form), "elsewhere", &sendstream.Rename{Path: seg, To: []byte("elsewhere")}, &sendstream.Rename{Path: []byte("elsewhere"), To: seg})
+	elsewhere := []byte("elsewhere")
+	moved := write(vecsynctest.Commands(one, two, form), "elsewhere", &sendstream.Rename{Path: seg, To: elsewhere}, &sendstream.Rename{Path: elsewhere, To: seg})
+	if _, err := vecsync.Ingest(ix, bytes.NewReader(moved), vecsync.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if d := two.Diff(ix); d != "" {
+		t.Fatal(d)
+	}
+	// Of a file that never had a name of the log's or of btrfs' own it can't be
+	// known that the data is wanted: an error, but no finding.
+	ix = clean.Clone()
+	other := write(vecsynctest.Commands(one, two, form), "elsewhere", &sendstream.Mkfile{Path: elsewhere, Ino: 9999}, &sendstream.Rename{Path: elsewhere, To: seg})
 	var s *vecsync.StreamError
-	if _, err := vecsync.Ingest(ix, bytes.NewReader(moved), vecsync.Options{}); !errors.As(err, &s) || !strings.Contains(err.Error(), "name") {
+	if _, err := vecsync.Ingest(ix, bytes.NewReader(other), vecsync.Options{}); !errors.As(err, &s) || !strings.Contains(err.Error(), "name") {
 		t.Fatal(err)
 	}
 	if f, err := vecsync.Standing(ix); f != nil || err != nil {

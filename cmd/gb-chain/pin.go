@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/merkle"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// pins reads what --pin names.
+func pins(c *cli.Context) ([]chain.Pin, error) {
+	var pins []chain.Pin
+	for _, name := range c.StringSlice("pin") {
+		var data []byte
+		var err error
+		if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
+			data, err = get(c.Context, name)
+		} else {
+			data, err = os.ReadFile(name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pin: %w", err)
+		}
+		pin, err := chain.ReadPin(name, data)
+		if err != nil {
+			return nil, err
+		}
+		pins = append(pins, pin)
+	}
+	return pins, nil
+}
+
+// stands returns where those stand that prune must not go past.
+func stands(c *cli.Context, logKey merkle.Verifier) ([]chain.Stand, error) {
+	var stands []chain.Stand
+	outside, err := pins(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range outside {
+		if p.Note != nil {
+			cp, err := merkle.Open(p.Note, logKey)
+			if err != nil {
+				return nil, fmt.Errorf("pin %s: %w", p.Name, err)
+			}
+			p.Size = cp.Size
+		}
+		stands = append(stands, chain.Stand{Name: "pin " + p.Name, Size: p.Size})
+	}
+	cursors := c.StringSlice("cursor")
+	if len(cursors) == 0 && c.String("log") == names.LogDir {
+		if _, err := os.Stat(names.CursorFile); err == nil {
+			cursors = []string{names.CursorFile}
+		}
+	}
+	for _, file := range cursors {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("cursor: %w", err)
+		}
+		p, err := chain.ReadPin(file, data)
+		if err != nil {
+			return nil, err
+		}
+		if p.Note != nil {
+			return nil, cli.Usagef("cursor %s: it is a checkpoint; name it with --pin", file)
+		}
+		stands = append(stands, chain.Stand{Name: "cursor " + file, Size: p.Size})
+	}
+	return stands, nil
+}
+
+// maxPin bounds what a server may answer: a checkpoint with many signatures.
+const maxPin = 64 << 10
+
+func get(ctx context.Context, url string) ([]byte, error) {
+	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, cli.Usagef("%w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxPin+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	if len(data) > maxPin {
+		return nil, fmt.Errorf("%s: longer than %d bytes", url, maxPin)
+	}
+	return data, nil
+}
+
+// readState reads the file of --since-checkpoint; nil if there is none yet.
+func readState(file string) (*chain.State, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--since-checkpoint: %w", err)
+	}
+	s, err := chain.ReadState(data)
+	if err != nil {
+		return nil, cli.WithHint(fmt.Errorf("--since-checkpoint: %s: %w", file, err), "remove it to verify the whole log")
+	}
+	return s, nil
+}

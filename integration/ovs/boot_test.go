@@ -1,0 +1,289 @@
+//go:build linux
+
+package ovs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/integration/vswitch"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// A machine is this one's system, booted by systemd-nspawn from an overlay
+// that keeps what a disk would: systemd, networkd and Open vSwitch as the
+// distribution has them, and our unit.
+type machine struct {
+	*host
+	root  string
+	spawn *exec.Cmd
+	init  int // the container's PID 1
+	boots int
+}
+
+// newMachine makes one whose network is the host's NS: ens1, by DHCP from wan.
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	for _, tool := range []string{"systemd-nspawn", "dbus-daemon", "networkctl", "dnsmasq", "nsenter"} {
+		require.Tool(t, tool)
+	}
+	s, down, err := vswitch.Make(vswitch.Options{NoSwitch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := down(); err != nil {
+			t.Error(err)
+		}
+	})
+	h := &host{Switch: s, t: t, dir: t.TempDir()}
+	m := &machine{host: h}
+	// The overlay's own file system: an overlay can't lie on every other.
+	disk := h.path("disk")
+	h.must(os.Mkdir(disk, 0o755))
+	h.must(syscall.Mount("none", disk, "tmpfs", 0, "mode=755"))
+	t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
+	m.root = filepath.Join(disk, "root")
+	for _, dir := range []string{"root", "upper", "work"} {
+		h.must(os.Mkdir(filepath.Join(disk, dir), 0o755))
+	}
+	h.must(syscall.Mount("overlay", m.root, "overlay", 0, "lowerdir=/,upperdir="+disk+"/upper,workdir="+disk+"/work"))
+	t.Cleanup(func() { syscall.Unmount(m.root, syscall.MNT_DETACH) })
+	t.Cleanup(m.powerOff)
+
+	unit, err := os.ReadFile("../../units/ovs-bridge-setup.service")
+	h.must(err)
+	for path, text := range map[string]string{
+		"etc/hostname":   "gbtest\n",
+		"etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+		"etc/systemd/system/ovs-bridge-setup.service": string(unit),
+		"etc/systemd/system/gbtest.target": "[Unit]\nDescription=test\nRequires=basic.target\nAfter=multi-user.target basic.target systemd-networkd.service ovs-bridge-setup.service\n" +
+			"Wants=dbus.service systemd-networkd.service openvswitch-switch.service ovs-bridge-setup.service\nAllowIsolate=yes\n",
+		"etc/systemd/network/10-ens1.network": "[Match]\nName=ens1\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
+		"etc/default/ghostbridge":             "GB_CHAIN_SOCKET=/gbt/chain.sock\n",
+	} {
+		h.must(os.MkdirAll(filepath.Join(m.root, filepath.Dir(path)), 0o755))
+		os.Remove(filepath.Join(m.root, path)) // what this machine has there, such as a link
+		h.must(os.WriteFile(filepath.Join(m.root, path), []byte(text), 0o644))
+	}
+	// A switch that has never been started, whatever this machine's has.
+	h.must(os.RemoveAll(filepath.Join(m.root, "etc/openvswitch")))
+	h.must(os.Mkdir(filepath.Join(m.root, "etc/openvswitch"), 0o755))
+	h.must(os.RemoveAll(filepath.Join(m.root, names.StateDir)))
+	for _, masked := range []string{"ovs-record-hostname.service", "systemd-networkd-wait-online.service", "nftables.service"} {
+		os.Symlink("/dev/null", filepath.Join(m.root, "etc/systemd/system", masked))
+	}
+	b, err := os.ReadFile(h.tool(names.GBOVSSetup))
+	h.must(err)
+	h.must(os.WriteFile(filepath.Join(m.root, "usr/bin/gb-ovs-setup"), b, 0o755))
+	h.must(os.MkdirAll(filepath.Join(m.root, "etc/ghostbridge"), 0o755))
+
+	h.wan, err = h.Namespace()
+	h.must(err)
+	h.must(h.Script("-n "+h.wan+" link add br0 type bridge", "-n "+h.wan+" addr add 192.0.2.1/24 dev br0", "-n "+h.wan+" link set br0 up"))
+	h.startLog()
+	dhcp := exec.Command("ip", "netns", "exec", h.wan, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--bind-interfaces",
+		"--interface=br0", "--dhcp-range=192.0.2.50,192.0.2.150,1h", "--dhcp-leasefile="+h.path("leases"), "--pid-file=", "--user=root")
+	dhcp.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	h.background(dhcp)
+	return m
+}
+
+// mac is ens1's: it stays over the boots.
+const mac = "02:00:00:00:00:e1"
+
+// boot boots and waits until the target is reached.
+func (m *machine) boot() {
+	m.t.Helper()
+	m.boots++
+	ns, err := m.Namespace()
+	m.must(err)
+	m.NS = ns
+	far := fmt.Sprintf("wan%d", m.boots)
+	m.must(m.Link("ens1", m.wan, far))
+	m.must(m.Script("-n "+ns+" link set ens1 address "+mac, "-n "+m.wan+" link set "+far+" master br0"))
+	for _, link := range []string{far, "br0"} { // a network sends checksums
+		_, err := m.In(m.wan, "ethtool", "-K", link, "tx", "off")
+		m.must(err)
+	}
+	// What a boot is not to find: its number stays in a container.
+	m.must(os.WriteFile(m.path("boot_id"), []byte(fmt.Sprintf("%08x-0000-4000-8000-000000000000\n", m.boots)), 0o444))
+	m.spawn = exec.Command("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--network-namespace-path=/run/netns/"+ns, "--capability=all",
+		"--bind=/dev/net/tun", "--bind="+m.dir+":/gbt", "--console=pipe", "--machine=gbt", "-D", m.root,
+		"--boot", "systemd.unit=gbtest.target", "systemd.log_target=journal")
+	m.spawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	console, err := os.Create(m.path(fmt.Sprintf("console%d", m.boots)))
+	m.must(err)
+	m.spawn.Stdout, m.spawn.Stderr = console, console
+	m.must(m.spawn.Start())
+	began := time.Now()
+	m.eventually(func() error {
+		out, err := exec.Command("pgrep", "-P", strconv.Itoa(m.spawn.Process.Pid)).Output()
+		if err == nil {
+			m.init, err = strconv.Atoi(strings.TrimSpace(string(out)))
+		}
+		return err
+	})
+	m.eventually(func() error {
+		out, err := m.inside("systemctl", "is-active", "gbtest.target")
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return err
+	})
+	m.t.Logf("boot %d: %s", m.boots, time.Since(began).Round(100*time.Millisecond))
+}
+
+// powerOff is what the word says: nothing gets a chance to end well.
+func (m *machine) powerOff() {
+	if m.spawn == nil {
+		return
+	}
+	if m.t.Failed() {
+		for _, argv := range [][]string{{"journalctl", "-b", "--no-pager", "-o", "cat", "-u", "ovs-bridge-setup", "-u", "systemd-networkd", "-u", "ovs-vswitchd", "-u", "gb-ovs-rollback-*"},
+			{"networkctl", "--no-pager"}, {"ip", "addr"}, {"sh", "-c", "cat /run/systemd/network/*"}, {"systemctl", "--no-pager", "--failed"}} {
+			out, _ := m.inside(argv...)
+			m.t.Logf("%v: %s", argv, out[max(0, len(out)-3000):])
+		}
+	}
+	syscall.Kill(m.init, syscall.SIGKILL)
+	m.spawn.Wait()
+	m.spawn = nil
+	m.Script("-n " + m.NS + " link del ens1") // before another takes its name on the bridge
+}
+
+// inside runs a program in the machine.
+func (m *machine) inside(argv ...string) (string, error) {
+	cmd := exec.Command("nsenter", append([]string{"--all", "--target=" + strconv.Itoa(m.init), "env", "-i",
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GB_CHAIN_SOCKET=/gbt/chain.sock"}, argv...)...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// tool runs gb-ovs-setup in the machine and wants the exit code.
+func (m *machine) gb(code int, args ...string) string {
+	m.t.Helper()
+	out, err := m.inside(append([]string{"gb-ovs-setup"}, args...)...)
+	var exit *exec.ExitError
+	have := 0
+	if errors.As(err, &exit) {
+		have = exit.ExitCode()
+	} else if err != nil {
+		m.t.Fatal(err)
+	}
+	if have != code {
+		m.t.Fatalf("gb-ovs-setup %v: exit code %d, want %d\n%s", args, have, code, out)
+	}
+	return out
+}
+
+// at waits until a link has an address, by which the machine is reached from
+// outside, and another has none.
+func (m *machine) at(link, address, without string) string {
+	m.t.Helper()
+	var have string
+	m.eventually(func() error {
+		out, err := m.inside("ip", "-o", "-4", "addr", "show", "dev", link)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		fields := strings.Fields(out)
+		if len(fields) < 4 {
+			return fmt.Errorf("%s has no address", link)
+		}
+		have, _, _ = strings.Cut(fields[3], "/")
+		if address != "" && have != address {
+			return fmt.Errorf("%s has %s, want %s", link, have, address)
+		}
+		if out, err := m.inside("ip", "-o", "-4", "addr", "show", "dev", without); err == nil && strings.TrimSpace(out) != "" {
+			return fmt.Errorf("%s has an address: %s", without, out)
+		}
+		_, err = m.In(m.wan, "ping", "-c", "1", "-W", "1", have)
+		return err
+	})
+	return have
+}
+
+// Real boots, with systemd, networkd and a lease: a change that nobody
+// confirmed and two boots; systemd's timer; a confirmed one and a boot; boots
+// without a switch.
+func TestBoots(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	config := func(text string) {
+		m.must(os.WriteFile(filepath.Join(m.root, "etc/ghostbridge/ovs.json"), []byte(text), 0o644))
+	}
+	database := func() string {
+		out, err := m.inside("ovs-vsctl", "--timeout=5", "list-br")
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return out
+	}
+	m.boot()
+	address := m.at("ens1", "", "ovsbr0")
+	config(twoBridges)
+	out := m.gb(0, "apply", "--confirm-timeout", "1h")
+	m.contains(out, "> address "+address+"/24", "addresses moved")
+	m.at("ovsbr0", address, "ens1")
+	out, err := m.inside("systemctl", "--no-pager", "list-timers", "gb-ovs-rollback-*")
+	m.contains(out, "1 timers listed")
+	m.must(err)
+	for range 2 {
+		m.powerOff()
+		m.boot()
+		m.at("ens1", address, "ovsbr0")
+		if out := database(); out != "" {
+			t.Errorf("after a boot with a change that nobody confirmed there are the bridges %q", out)
+		}
+	}
+	m.gb(2, "apply") // refused
+	// Nobody confirms: systemd's timer rolls back.
+	m.gb(0, "apply", "--confirm-timeout", "3s")
+	m.at("ovsbr0", address, "ens1")
+	m.at("ens1", address, "ovsbr0")
+	m.eventually(func() error {
+		if out := database(); out != "" {
+			return errors.New(out)
+		}
+		return nil
+	})
+	// Confirmed: networkd runs the bridge, with the lease that the NIC had.
+	m.gb(0, "apply", "--confirm-timeout", "1h")
+	m.gb(0, "confirm")
+	m.at("ovsbr0", address, "ens1")
+	out, _ = m.inside("systemctl", "--no-pager", "list-timers", "gb-ovs-rollback-*")
+	m.contains(out, "0 timers listed")
+	// A later change without a confirmation keeps what networkd was told.
+	config(strings.Replace(twoBridges, `"tag": 7`, `"tag": 8`, 1))
+	m.gb(0, "apply")
+	m.powerOff()
+	m.boot()
+	m.at("ovsbr0", address, "ens1")
+	m.contains(database(), "ovsbr0\novsbr1\n")
+	m.gb(4, "plan", "--exit-code")
+	m.gb(0, "status", "--exit-code")
+	// No switch at all: the boot goes on, and says what is missing.
+	m.powerOff()
+	for _, masked := range []string{"ovs-vswitchd.service", "ovsdb-server.service"} {
+		m.must(os.Symlink("/dev/null", filepath.Join(m.root, "etc/systemd/system", masked)))
+		m.boot()
+		out, _ := m.inside("systemctl", "is-failed", "ovs-bridge-setup.service")
+		m.contains(out, "failed")
+		out, err := m.inside("journalctl", "-b", "--no-pager", "-o", "cat", "-u", "ovs-bridge-setup.service")
+		m.must(err)
+		m.contains(out, "hint: is ovs")
+		m.at("ens1", address, "ovsbr0")
+		m.powerOff()
+	}
+}

@@ -1,0 +1,424 @@
+package opdbus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// A Gate is the choke point. All fields are set before its first use; Policy
+// may be replaced with SetPolicy.
+type Gate struct {
+	Journal   Journal
+	Polkit    Authorizer
+	Approvals *Approvals
+	Spool     *Spool // where the events of a restoring action wait for the log
+
+	policy atomic.Pointer[Policy]
+	limits limits
+}
+
+// SetPolicy makes p the policy from now on.
+func (g *Gate) SetPolicy(p *Policy) { g.policy.Store(p) }
+
+// CurrentPolicy returns the policy, one that denies every change if none is
+// set.
+func (g *Gate) CurrentPolicy() *Policy {
+	if p := g.policy.Load(); p != nil {
+		return p
+	}
+	return &Policy{Version: 1}
+}
+
+// A DeniedError says that the policy, an approval or a rate limit forbids an
+// action.
+type DeniedError struct {
+	Action   Action
+	Decision Decision
+	Approval *Approval // that was asked for, or nil
+	Wait     time.Duration
+}
+
+func (e *DeniedError) Error() string {
+	switch {
+	case e.Wait > 0:
+		return fmt.Sprintf("%s: too many changes, try again in %s", e.Action, e.Wait.Round(time.Second))
+	case e.Approval != nil:
+		return fmt.Sprintf("%s: it needs a person's approval, which was asked for as %s (%s)", e.Action, e.Approval.ID, e.Decision.Reason)
+	case e.Decision.Effect == DryRun:
+		return fmt.Sprintf("%s: not done: %s allows a dry run only", e.Action, e.Decision.Reason)
+	}
+	return fmt.Sprintf("%s: denied: %s", e.Action, e.Decision.Reason)
+}
+
+// Hint says what a person can do.
+func (e *DeniedError) Hint() string {
+	switch {
+	case e.Wait > 0:
+		return ""
+	case e.Approval != nil:
+		return "opdbus approvals approve " + e.Approval.ID + ", then the same command again"
+	case strings.Contains(e.Decision.Reason, "whatever the policy"):
+		return ""
+	}
+	return "opdbus policy explain shows what the policy says; its file decides"
+}
+
+// ExitCode is 75 where the same again may work.
+func (e *DeniedError) ExitCode() int {
+	if e.Wait > 0 || e.Approval != nil {
+		return 75
+	}
+	return 1
+}
+
+// DBusName is the error's name on the bus.
+func (e *DeniedError) DBusName() string {
+	switch {
+	case e.Wait > 0:
+		return "org.freedesktop.DBus.Error.LimitsExceeded"
+	case e.Approval != nil:
+		return "org.freedesktop.opdbus.Error.ApprovalNeeded"
+	}
+	return "org.freedesktop.DBus.Error.AccessDenied"
+}
+
+// A RecordError says that an intent could not be made durable; nothing was
+// done.
+type RecordError struct{ Err error }
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("nothing was done: the intent can't be recorded: %v", e.Err)
+}
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// DBusName is the error's name on the bus.
+func (e *RecordError) DBusName() string { return "org.freedesktop.opdbus.Error.NotRecorded" }
+
+// Hint says what a person can do.
+func (e *RecordError) Hint() string {
+	return "is gb-chain serve running, and may this user write source opdbus?"
+}
+
+// Options are for Do.
+type Options struct {
+	// Restoring says that the action goes back to what was: it is not refused
+	// for a log that can't take its intent.
+	Restoring bool
+	// Parent is the id of the intent that this one is a part of. The rules are
+	// asked, but neither polkit nor a person again.
+	Parent string
+	// DryRun says that the caller wants to know whether it would be done.
+	DryRun bool
+	// Shown stands for the arguments in the events; nil for the action's.
+	Shown json.RawMessage
+}
+
+// An Outcome is what came of an action.
+type Outcome struct {
+	ID       string        // of intent and outcome
+	Decision Decision      // by which it was done
+	Took     time.Duration // of act
+	Owner    string        // unique name that was called, if it was a call
+}
+
+// Do authorises an action of p, records the intent, has act do it, and records
+// the outcome. act gets the id of the intent. A read is neither authorised by
+// polkit nor recorded.
+func (g *Gate) Do(ctx context.Context, p Principal, a Action, o Options, act func(ctx context.Context, id string) (json.RawMessage, error)) (Outcome, error) {
+	return g.do(ctx, p, a, o, func(ctx context.Context, out *Outcome) (json.RawMessage, error) { return act(ctx, out.ID) })
+}
+
+func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act func(ctx context.Context, out *Outcome) (json.RawMessage, error)) (Outcome, error) {
+	policy := g.CurrentPolicy()
+	d := policy.Decide(p, a)
+	out := Outcome{Decision: d}
+	if d.Read {
+		if d.Effect != Allow {
+			return out, &DeniedError{Action: a, Decision: d}
+		}
+		start := time.Now()
+		_, err := act(ctx, &out)
+		out.Took = time.Since(start)
+		return out, err
+	}
+	out.ID = newID()
+	approval, err := g.authorise(ctx, policy, p, a, d, o, out.ID)
+	if err != nil {
+		g.refused(ctx, p, a, d, out.ID, err, o)
+		return out, err
+	}
+	if o.DryRun {
+		return out, nil
+	}
+	spooled := false
+	if err := g.record(ctx, g.intent(ctx, p, a, d, out.ID, approval, o)); err != nil {
+		if !o.Restoring || g.Spool == nil {
+			return out, &RecordError{err}
+		}
+		if err := g.Spool.Add(g.intent(ctx, p, a, d, out.ID, approval, o)); err != nil {
+			// Even so: who restores is not stopped. What is left of it is the
+			// outcome, and the error.
+			out.Decision.Reason += "; the intent is lost: " + err.Error()
+		}
+		spooled = true
+	}
+	start := time.Now()
+	result, aerr := act(ctx, &out)
+	out.Took = time.Since(start)
+	line := outcomeLine(p, a, out, result, aerr, spooled)
+	if !spooled {
+		if rerr := g.Journal.Record(context.WithoutCancel(ctx), line); rerr != nil {
+			// It was done, and the log will show the intent as unresolved
+			// until the outcome comes out of the spool.
+			if g.Spool != nil {
+				rerr = errors.Join(rerr, g.Spool.Add(line))
+			}
+			return out, errors.Join(aerr, fmt.Errorf("it was done, but the outcome is not recorded: %w", rerr))
+		}
+		return out, aerr
+	}
+	if err := g.Spool.Add(line); err != nil {
+		return out, errors.Join(aerr, fmt.Errorf("spool: %w", err))
+	}
+	return out, aerr
+}
+
+func (g *Gate) record(ctx context.Context, lines ...[]byte) error {
+	if g.Journal == nil {
+		return errors.New("this program has no log")
+	}
+	return g.Journal.Record(ctx, lines...)
+}
+
+// authorise returns nil if a may be done, and the approval by which it may.
+func (g *Gate) authorise(ctx context.Context, policy *Policy, p Principal, a Action, d Decision, o Options, id string) (*Approval, error) {
+	switch d.Effect {
+	case Allow, Approve:
+	default:
+		return nil, &DeniedError{Action: a, Decision: d}
+	}
+	if o.Parent != "" {
+		return nil, nil
+	}
+	// The limit comes before everything that costs a person or polkit time.
+	perMinute := policy.PerMinute
+	if perMinute == 0 {
+		perMinute = defaultPerMinute
+	}
+	if !o.Restoring {
+		if ok, wait := g.limits.take(p.key(), perMinute, time.Now()); !ok {
+			return nil, &DeniedError{Action: a, Decision: d, Wait: wait}
+		}
+		if d.rule != nil && d.rule.PerMinute > 0 {
+			if ok, wait := g.limits.take("rule "+d.Rule+" "+p.key(), d.rule.PerMinute, time.Now()); !ok {
+				return nil, &DeniedError{Action: a, Decision: d, Wait: wait}
+			}
+		}
+	}
+	if d.Polkit != "" && d.Polkit != NoPolkit && (p.Entrance == EntranceDBus || p.Entrance == EntranceCLI) {
+		if g.Polkit == nil {
+			return nil, &NotAuthorizedError{Action: d.Polkit, Err: errors.New("this program has no connection to it")}
+		}
+		if err := g.Polkit.Authorize(ctx, p, d.Polkit, details(p, a)); err != nil {
+			return nil, err
+		}
+	}
+	if d.Effect != Approve {
+		return nil, nil
+	}
+	if g.Approvals == nil {
+		return nil, &DeniedError{Action: a, Decision: d}
+	}
+	if o.DryRun {
+		return nil, nil
+	}
+	approval, err := g.Approvals.Use(p, a, d.Revision)
+	if err != nil {
+		return nil, err
+	}
+	if approval == nil {
+		asked, err := g.Approvals.Request(p, a, d)
+		if err != nil {
+			return nil, err
+		}
+		return nil, &DeniedError{Action: a, Decision: d, Approval: asked}
+	}
+	return approval, nil
+}
+
+// details are what polkit's rules can look at.
+func details(p Principal, a Action) map[string]string {
+	return map[string]string{"bus": a.Bus, "name": a.Name, "path": a.Path, "interface": a.Interface, "member": a.Member,
+		"kind": a.Kind, "sha256": a.Hash(), "client": p.Actor(), "entrance": p.Entrance}
+}
+
+// shown are the arguments as events have them.
+func (a Action) shown(o Options) json.RawMessage {
+	if o.Shown != nil {
+		return o.Shown
+	}
+	c, err := a.call("x.y")
+	if err != nil {
+		return json.RawMessage(`"not readable"`)
+	}
+	args := c.Args
+	if a.Kind == KindSet {
+		args = bus.Body{Types: args.Types[2:], Values: args.Values[2:]}
+		if isSecret(a.Member) {
+			args.Values = []any{blank(args.Types[0])}
+		}
+	}
+	return eventArgs(args)
+}
+
+type actionData struct {
+	Kind      string          `json:"kind"`
+	Bus       string          `json:"bus"`
+	Name      string          `json:"name"`
+	Path      string          `json:"path"`
+	Interface string          `json:"interface"`
+	Member    string          `json:"member"`
+	Signature string          `json:"signature,omitempty"`
+	Args      json.RawMessage `json:"args,omitempty"` // without secrets
+	SHA256    string          `json:"sha256"`         // of the action with them
+}
+
+func (a Action) data(o Options) actionData {
+	return actionData{a.Kind, a.Bus, a.Name, a.Path, a.Interface, a.Member, a.Signature, a.shown(o), a.Hash()}
+}
+
+// Types of the events of the choke point.
+const (
+	EventIntent  = "opdbus.intent"
+	EventOutcome = "opdbus.outcome"
+	EventRefused = "opdbus.refused"
+)
+
+func (g *Gate) intent(ctx context.Context, p Principal, a Action, d Decision, id string, approval *Approval, o Options) []byte {
+	data := map[string]any{"id": id, "action": a.data(o), "principal": p, "decision": d}
+	if o.Parent != "" {
+		data["parent"] = o.Parent
+	}
+	if approval != nil {
+		data["approval"] = map[string]any{"id": approval.ID, "approver": approval.Approver}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		data["deadline"] = deadline.UTC().Format(time.RFC3339Nano)
+	}
+	return eventLine(event{Time: time.Now(), Source: "opdbus", Type: EventIntent, Subject: a.Name, Severity: "notice", Actor: p.Actor(),
+		Message: a.String(), Data: data})
+}
+
+func outcomeLine(p Principal, a Action, out Outcome, result json.RawMessage, err error, spooled bool) []byte {
+	data := map[string]any{"id": out.ID, "ok": err == nil, "milliseconds": float64(out.Took.Microseconds()) / 1000}
+	severity, message := "notice", a.String()+": done"
+	if err != nil {
+		severity, message = "err", a.String()+": failed"
+		data["error"] = Clean(err.Error())
+		var timeout *bus.TimeoutError
+		if errors.As(err, &timeout) || errors.Is(err, bus.ErrClosed) {
+			data["unknown"] = true // no answer: it may have been done
+		}
+	}
+	if out.Owner != "" {
+		data["owner"] = out.Owner
+	}
+	if len(result) > 0 {
+		data["result"] = result
+	}
+	if spooled {
+		data["spooled"] = true
+	}
+	return eventLine(event{Time: time.Now(), Source: "opdbus", Type: EventOutcome, Subject: a.Name, Severity: severity, Actor: p.Actor(), Message: message, Data: data})
+}
+
+// refused records that something was asked for and not done. If that can't be
+// recorded it is lost: there is nothing to undo.
+func (g *Gate) refused(ctx context.Context, p Principal, a Action, d Decision, id string, why error, o Options) {
+	var denied *DeniedError
+	if errors.As(why, &denied) && denied.Wait > 0 {
+		// A flood of refusals must not flood the log: one a minute.
+		if ok, _ := g.limits.take("refused "+p.key(), 1, time.Now()); !ok {
+			return
+		}
+	}
+	if g.Journal == nil {
+		return
+	}
+	g.Journal.Record(ctx, eventLine(event{Time: time.Now(), Source: "opdbus", Type: EventRefused, Subject: a.Name, Severity: "warning", Actor: p.Actor(),
+		Message: a.String() + ": refused", Data: map[string]any{"id": id, "action": a.data(o), "principal": p, "decision": d, "error": Clean(why.Error())}}))
+}
+
+// Call makes a call, of p, on a bus: the only way to one that changes
+// something. The owner of the name is looked up first, and the call goes to
+// that owner: a name that changes hands in between does not get it. Services
+// that can be started are.
+func (g *Gate) Call(ctx context.Context, conn *bus.Conn, p Principal, c bus.Call, o Options) (bus.Body, Outcome, error) {
+	a, err := NewCall(conn.Address(), c)
+	if err != nil {
+		return bus.Body{}, Outcome{}, err
+	}
+	if !IsRead(a) && strings.HasPrefix(a.Name, ":") {
+		return bus.Body{}, Outcome{}, &DeniedError{Action: a, Decision: Decision{Effect: Deny, Reason: "a unique name says nothing about who it is: use the well-known one"}}
+	}
+	var answer bus.Body
+	out, err := g.do(ctx, p, a, o, func(ctx context.Context, out *Outcome) (json.RawMessage, error) {
+		owner, err := conn.Owner(ctx, a.Name, true)
+		if err != nil {
+			return nil, err
+		}
+		out.Owner = owner
+		call, err := a.call(owner)
+		if err != nil {
+			return nil, err
+		}
+		call.Interactive = c.Interactive
+		call.NoReply = c.NoReply
+		if answer, err = conn.Call(ctx, call); err != nil {
+			return nil, err
+		}
+		return eventArgs(answer), nil
+	})
+	return answer, out, err
+}
+
+// Answer records a person's answer to an approval. It is a change itself, by
+// which polkit must know the person; the answer of an agent is refused.
+func (g *Gate) Answer(ctx context.Context, p Principal, busName, id string, yes bool) (*Approval, error) {
+	member := "Deny"
+	if yes {
+		member = "Approve"
+	}
+	if p.Entrance == EntranceMCP {
+		return nil, &ApprovalError{id, "only a person can answer"}
+	}
+	a := ownAction(busName, names.BusObject, "Approvals", member, bus.NewBody("s", id))
+	var answered *Approval
+	_, err := g.Do(ctx, p, a, Options{}, func(context.Context, string) (json.RawMessage, error) {
+		var err error
+		answered, err = g.Approvals.Answer(id, p, yes)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(map[string]string{"action": answered.Action.String(), "sha256": answered.Hash, "state": answered.State})
+	})
+	return answered, err
+}
+
+// ownAction makes the action of one of our own interfaces' methods.
+func ownAction(busName, path, iface, member string, args bus.Body) Action {
+	text, err := args.JSON()
+	if err != nil { // it came from the bus, or from here
+		text = []byte("[]")
+	}
+	return Action{Kind: kindOwn, Bus: busName, Name: names.BusName, Path: path, Interface: names.BusInterface + "." + iface, Member: member,
+		Signature: args.Signature(), Args: text}
+}
