@@ -40,13 +40,12 @@ type disk struct {
 }
 
 type diskFile struct {
-	synced   []byte // what the disk has for sure
-	data     []byte
-	existed  bool // the directory entry is durable
-	inFlight bool // data differs from synced
+	synced  []byte // what the disk has for sure
+	data    []byte
+	existed bool // the directory entry is durable
 }
 
-// errStopped is what the machine stopping looks like to the test.
+// stopped is the panic by which the machine stops.
 type stopped struct{}
 
 const diskBlock = 4096
