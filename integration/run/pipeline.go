@@ -30,6 +30,7 @@ type pipeline struct {
 	recorders   []*child
 	shipped     time.Time // when a stream was applied last
 	full        bool      // the next stream must be a full one
+	rebuilt     bool      // the index was made anew, since another version had made it
 	failures    int       // of send and ingest, in a row
 }
 
@@ -231,6 +232,12 @@ func (p *pipeline) ship() error {
 		p.full = false
 		p.shipped = time.Now()
 		return nil
+	case ingestCode == cli.ExitUsage && !p.rebuilt:
+		// Another version of gb-vecsync has made the index.
+		p.rebuilt, p.full = true, true
+		fmt.Fprintf(os.Stderr, "\nrun: %s\nrun: making the index anew from the log\n", strings.TrimSpace(ingestText.String()))
+		_, err := p.output(names.GBVecsync, "rebuild", "--log", p.log(), "--index", p.index(), "--cursor", p.cursor(), "--socket", "")
+		return err
 	case ingestCode == cli.ExitTryAgain || sendCode == cli.ExitTryAgain:
 		return nil
 	}

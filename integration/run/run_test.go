@@ -16,6 +16,8 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/integration/tools"
+	"github.com/ghostbridge/ghostbridge/pkg/index"
+	"github.com/ghostbridge/ghostbridge/pkg/index/local"
 )
 
 func TestMain(m *testing.M) { tools.Main(m) }
@@ -53,9 +55,9 @@ func TestRunAgainAndAfterAKill(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	whole := func(what string) string {
+	whole := func(what, seconds string) string {
 		t.Helper()
-		cmd, out := start("4")
+		cmd, out := start(seconds)
 		if err := cmd.Wait(); err != nil {
 			t.Fatalf("%s: %v\n%s", what, err, out)
 		}
@@ -77,7 +79,27 @@ func TestRunAgainAndAfterAKill(t *testing.T) {
 		}
 		return out.String()
 	}
-	whole("first run")
+	whole("first run", "4")
+
+	// Another version has made the index.
+	unmount, err := mountImage(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := local.Open(filepath.Join(dir, "mnt", vectors, "index.db"))
+	if err == nil {
+		var tx index.Tx
+		if tx, err = db.Begin(); err == nil {
+			err = errors.Join(tx.Set("version", nil), tx.Commit(), db.Close())
+		}
+	}
+	if err = errors.Join(err, unmount()); err != nil {
+		t.Fatal(err)
+	}
+	// It applies its first stream a few seconds later.
+	if out := whole("an index of another version", "8"); !strings.Contains(out, "making the index anew") {
+		t.Errorf("it does not say that it makes the index anew:\n%s", out)
+	}
 
 	cmd, out := start("60")
 	await(t, out, "  index ")
@@ -88,7 +110,7 @@ func TestRunAgainAndAfterAKill(t *testing.T) {
 	if err := cmd.Wait(); !errors.As(err, &exit) {
 		t.Fatalf("killed: %v", err)
 	}
-	whole("after a kill")
+	whole("after a kill", "4")
 
 	// Ctrl-C, as a terminal sends it.
 	cmd, out = start("0")
