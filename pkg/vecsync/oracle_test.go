@@ -1,6 +1,8 @@
 package vecsync_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/ghostbridge/ghostbridge/integration/require"
+	"github.com/ghostbridge/ghostbridge/pkg/sendstream"
+	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync/vecsynctest"
 )
 
@@ -129,4 +133,45 @@ func grow(t *testing.T, h *vecsynctest.History, r *rand.Rand, steps int) {
 	h.Append(1, 10)
 	h.Checkpoint()
 	h.Snapshot()
+}
+
+// TestCutAtEachCommand cuts streams behind each header and command but the
+// last: nothing of them is taken, and the whole one is then.
+func TestCutAtEachCommand(t *testing.T) {
+	h := vecsynctest.New(t, oracleSeed)
+	grow(t, h, rand.New(rand.NewPCG(oracleSeed, 1)), 8)
+	ix, cuts := vecsynctest.NewIndex(), 0
+	var last *vecsynctest.Step
+	for k, step := range h.Steps() {
+		for _, form := range []vecsynctest.Form{{Version: 1}, {Version: 2, Compressed: true}} {
+			form.Seed = uint64(k)
+			stream := vecsynctest.Stream(last, step, form)
+			r := sendstream.NewReader(bytes.NewReader(stream), sendstream.Options{})
+			for c, err := range r.All() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.Kind() == sendstream.KindEnd {
+					break
+				}
+				cuts++
+				ix := ix.Clone()
+				var bad *vecsync.StreamError
+				if n, err := vecsync.Ingest(ix, bytes.NewReader(stream[:r.Offset()]), vecsync.Options{}); n != 0 || !errors.As(err, &bad) {
+					t.Fatalf("snapshot %d, cut at %d: %d applied, %v", k, r.Offset(), n, err)
+				}
+				if last != nil && last.Diff(ix) != "" || last == nil && len(ix.Events())+len(ix.State()) > 0 {
+					t.Fatalf("snapshot %d, cut at %d: something was taken", k, r.Offset())
+				}
+				if _, err := vecsync.Ingest(ix, bytes.NewReader(stream), vecsync.Options{}); err != nil || step.Diff(ix) != "" {
+					t.Fatalf("snapshot %d, cut at %d and sent again: %v %s", k, r.Offset(), err, step.Diff(ix))
+				}
+			}
+		}
+		if err := ingest(ix, h, last, step, vecsync.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		last = step
+	}
+	t.Logf("%d cuts of %d streams", cuts, 2*len(h.Steps()))
 }
