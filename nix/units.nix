@@ -79,6 +79,12 @@ let
     EnvironmentFile = "-/etc/default/ghostbridge";
   };
 
+  # A moment's work that is stopped in the middle has not failed.
+  moment = {
+    Type = "oneshot";
+    SuccessExitStatus = "SIGTERM";
+  };
+
   # For all: flags by their environment twins, which /etc/default/ghostbridge
   # may set anew.
   defaults = {
@@ -231,8 +237,7 @@ in
         Requires = "blockchain-log.socket";
         After = "blockchain-log.socket";
       };
-      Service = sandbox // defaults // {
-        Type = "oneshot";
+      Service = sandbox // defaults // moment // {
         User = "gb-log";
         SupplementaryGroups = "gb-writers";
         ExecStart = "${bin "gb-chain"} rotate-key --socket ${run}/chain.sock";
@@ -263,8 +268,7 @@ in
         Documentation = "man:gb-snap(1)";
         RequiresMountsFor = "${timing} ${snapshots}";
       };
-      Service = base // btrfs // defaults // {
-        Type = "oneshot";
+      Service = base // btrfs // defaults // moment // {
         # The first tick mounts ${snapshots}.
         SystemCallFilter = base.SystemCallFilter ++ [ "@mount" ];
         ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";
@@ -293,8 +297,7 @@ in
         After = "gb-vecsync.socket";
         RequiresMountsFor = "${timing} ${snapshots}";
       };
-      Service = base // btrfs // defaults // {
-        Type = "oneshot";
+      Service = base // btrfs // defaults // moment // {
         ExecStart = "${bin "gb-snap"} send --resync --pending ${run}/pending --to unix:${run}/vecsync.sock ${timing}";
         LogLevelMax = "notice";
         # 75: the index did not take it this time.

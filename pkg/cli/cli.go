@@ -9,7 +9,8 @@
 //   - errors are printed once, here, as "TOOL: text", with a "hint: text" line
 //     if the error has one;
 //   - SIGINT and SIGTERM cancel the context that an action gets as c.Context;
-//     a second one ends the process;
+//     a second one ends the process, and a tool whose work SIGTERM interrupted
+//     dies of it in the end;
 //   - --version, --help with an example, shell completion, man pages.
 //
 // A tool is an App, whose commands are urfave commands under this package's
@@ -55,7 +56,9 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 )
@@ -105,30 +108,51 @@ type Streams struct {
 
 // Main runs app on the process's arguments and streams and exits.
 func Main(app *App) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// After the first signal the default action is back, so that a second
-	// Ctrl-C ends a tool that does not come to its end.
-	go func() { <-ctx.Done(); stop() }()
-	os.Exit(Run(ctx, app, os.Args[1:], Streams{os.Stdin, os.Stdout, os.Stderr}))
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	var terminated atomic.Bool
+	go func() {
+		terminated.Store(<-signals == syscall.SIGTERM)
+		// The default action is back, so that a second Ctrl-C ends a tool that
+		// does not come to its end.
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		cancel()
+	}()
+	err := runApp(ctx, app, os.Args[1:], Streams{os.Stdin, os.Stdout, os.Stderr})
+	code := ExitCode(err)
+	// Who was told to end and did not come to the end of its work has not
+	// failed: it dies of the signal, by which systemd knows that it was
+	// stopped (systemd.service(5), SuccessExitStatus=).
+	if terminated.Load() && (errors.Is(err, context.Canceled) || code == ExitTryAgain) {
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		time.Sleep(time.Second)
+	}
+	os.Exit(code)
 }
 
 // Run runs app on args (without the program's name) and returns the exit code.
 func Run(ctx context.Context, app *App, args []string, s Streams) int {
+	return ExitCode(runApp(ctx, app, args, s))
+}
+
+// runApp is Run. The error, of which ExitCode tells the exit code, has been
+// printed.
+func runApp(ctx context.Context, app *App, args []string, s Streams) error {
 	u := app.build(s)
 	ordered, after := reorder(u, args)
 	if after != nil {
 		ctx = context.WithValue(ctx, afterDashesKey{}, after)
 	}
 	err := u.RunContext(ctx, append([]string{app.Name}, ordered...))
-	if err == nil {
-		return ExitDone
-	}
 	var silent *exitOnly
 	if errors.As(err, &silent) {
-		return silent.code
+		return silent
 	}
-	Report(s.Err, app.Name, err)
-	return ExitCode(err)
+	if err != nil {
+		Report(s.Err, app.Name, err)
+	}
+	return err
 }
 
 // Report prints err to w as the tool called name does.
