@@ -76,7 +76,7 @@ deps test-deps:
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
 test: test-deps build bin/run quickcheck
-	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -race ./pkg/... -- ./pkg/vecsync ./cmd/... ./integration/...
+	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -race ./pkg/... -- ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/...
 
 quickcheck:
 	@unformatted=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0r gofmt -l); \

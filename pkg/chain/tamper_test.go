@@ -502,6 +502,9 @@ func TestTamperMatrix(t *testing.T) {
 			v.set(layout.Epochs, append(v.lines(0)[0], '\n'))
 		}},
 	} {
+		if raceDetector && row.of != nil && len(row.want) > 0 {
+			continue // a second each, ten with it; the untouched segments stay
+		}
 		t.Run(row.name, func(t *testing.T) {
 			make := row.of
 			if make == nil {
@@ -627,7 +630,7 @@ func TestTamperEveryByte(t *testing.T) {
 			var bits []byte
 			if os.Getenv("GB_TORTURE") == "1" {
 				bits = []byte{1, 2, 4, 8, 16, 32, 64, 128}
-			} else if pos%7 == 0 || data[pos] == '\n' {
+			} else if pos%7 == 0 && (!raceDetector || pos%5 == 0) || data[pos] == '\n' {
 				bits = []byte{1 << (pos % 8)}
 			}
 			for _, bit := range bits {
