@@ -86,7 +86,7 @@ func TestRunAgainAndAfterAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := local.Open(filepath.Join(dir, "mnt", vectors, "index.db"))
+	db, err := local.Open(filepath.Join(dir, "mnt", vectors, "index.db"), local.Options{})
 	if err == nil {
 		var tx index.Tx
 		if tx, err = db.Begin(); err == nil {
