@@ -51,7 +51,7 @@ exec "$@"`
 func (h *host) hostRun(hide []string, argv ...string) {
 	h.t.Helper()
 	cmd := h.asHost(hide, argv...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.t.Fatalf("%v: %v\n%s", argv, err, out)
 	}

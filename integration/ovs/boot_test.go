@@ -26,6 +26,7 @@ type machine struct {
 	*host
 	root  string
 	spawn *exec.Cmd
+	name  string
 	init  int // the container's PID 1
 	boots int
 }
@@ -46,7 +47,7 @@ func newMachine(t *testing.T) *machine {
 		}
 	})
 	h := &host{Switch: s, t: t, dir: t.TempDir()}
-	m := &machine{host: h}
+	m := &machine{host: h, name: fmt.Sprintf("gbt%d", os.Getpid())}
 	// The overlay's own file system: an overlay can't lie on every other.
 	disk := h.path("disk")
 	h.must(os.Mkdir(disk, 0o755))
@@ -58,14 +59,20 @@ func newMachine(t *testing.T) *machine {
 	}
 	h.must(syscall.Mount("overlay", m.root, "overlay", 0, "lowerdir=/,upperdir="+disk+"/upper,workdir="+disk+"/work"))
 	t.Cleanup(func() { syscall.Unmount(m.root, syscall.MNT_DETACH) })
+	t.Cleanup(func() { os.Remove("/run/systemd/nspawn/propagate/" + m.name) })
 	t.Cleanup(m.powerOff)
 
-	unit, err := os.ReadFile("../../units/ovs-bridge-setup.service")
-	h.must(err)
+	unit := func(name string) string {
+		b, err := os.ReadFile("../../units/" + name)
+		h.must(err)
+		// The log's daemon is outside.
+		return strings.NewReplacer("/run/ghostbridge/chain.sock", "/gbt/chain.sock", "Requires=blockchain-log.socket\n", "").Replace(string(b))
+	}
 	for path, text := range map[string]string{
 		"etc/hostname":   "gbtest\n",
 		"etc/machine-id": "0123456789abcdef0123456789abcdef\n",
-		"etc/systemd/system/ovs-bridge-setup.service": string(unit),
+		"etc/systemd/system/ovs-bridge-setup.service": unit("ovs-bridge-setup.service"),
+		"etc/systemd/system/blockchain-ovs.service":   unit("blockchain-ovs.service"),
 		"etc/systemd/system/gbtest.target": "[Unit]\nDescription=test\nRequires=basic.target\nAfter=multi-user.target basic.target systemd-networkd.service ovs-bridge-setup.service\n" +
 			"Wants=dbus.service systemd-networkd.service openvswitch-switch.service ovs-bridge-setup.service\nAllowIsolate=yes\n",
 		"etc/systemd/network/10-ens1.network": "[Match]\nName=ens1\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
@@ -82,9 +89,11 @@ func newMachine(t *testing.T) *machine {
 	for _, masked := range []string{"ovs-record-hostname.service", "systemd-networkd-wait-online.service", "nftables.service"} {
 		os.Symlink("/dev/null", filepath.Join(m.root, "etc/systemd/system", masked))
 	}
-	b, err := os.ReadFile(h.tool(names.GBOVSSetup))
-	h.must(err)
-	h.must(os.WriteFile(filepath.Join(m.root, "usr/bin/gb-ovs-setup"), b, 0o755))
+	for _, tool := range []string{names.GBOVSSetup, names.GBChain} {
+		b, err := os.ReadFile(h.tool(tool))
+		h.must(err)
+		h.must(os.WriteFile(filepath.Join(m.root, "usr/bin", tool), b, 0o755))
+	}
 	h.must(os.MkdirAll(filepath.Join(m.root, "etc/ghostbridge"), 0o755))
 
 	h.wan, err = h.Namespace()
@@ -118,7 +127,7 @@ func (m *machine) boot() {
 	// What a boot is not to find: its number stays in a container.
 	m.must(os.WriteFile(m.path("boot_id"), []byte(fmt.Sprintf("%08x-0000-4000-8000-000000000000\n", m.boots)), 0o444))
 	m.spawn = exec.Command("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--network-namespace-path=/run/netns/"+ns, "--capability=all",
-		"--bind=/dev/net/tun", "--bind="+m.dir+":/gbt", "--console=pipe", "--machine=gbt", "-D", m.root,
+		"--bind=/dev/net/tun", "--bind="+m.dir+":/gbt", "--console=pipe", "--machine="+m.name, "-D", m.root,
 		"--boot", "systemd.unit=gbtest.target", "systemd.log_target=journal")
 	m.spawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	console, err := os.Create(m.path(fmt.Sprintf("console%d", m.boots)))
@@ -126,11 +135,8 @@ func (m *machine) boot() {
 	m.spawn.Stdout, m.spawn.Stderr = console, console
 	m.must(m.spawn.Start())
 	began := time.Now()
-	m.eventually(func() error {
-		out, err := exec.Command("pgrep", "-P", strconv.Itoa(m.spawn.Process.Pid)).Output()
-		if err == nil {
-			m.init, err = strconv.Atoi(strings.TrimSpace(string(out)))
-		}
+	m.eventually(func() (err error) {
+		m.init, err = initBelow(m.spawn.Process.Pid)
 		return err
 	})
 	m.eventually(func() error {
@@ -143,19 +149,44 @@ func (m *machine) boot() {
 	m.t.Logf("boot %d: %s", m.boots, time.Since(began).Round(100*time.Millisecond))
 }
 
+// initBelow returns a child of a process that is PID 1 of a namespace below
+// this one: systemd-nspawn has other children before.
+func initBelow(parent int) (int, error) {
+	out, err := exec.Command("pgrep", "-P", strconv.Itoa(parent)).Output()
+	if err != nil {
+		return 0, fmt.Errorf("no child of %d: %w", parent, err)
+	}
+	for pid := range strings.FieldsSeq(string(out)) {
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "NSpid:" && f[2] == "1" {
+				return strconv.Atoi(pid)
+			}
+		}
+	}
+	return 0, fmt.Errorf("no child of %d is PID 1", parent)
+}
+
 // powerOff is what the word says: nothing gets a chance to end well.
 func (m *machine) powerOff() {
 	if m.spawn == nil {
 		return
 	}
 	if m.t.Failed() {
-		for _, argv := range [][]string{{"journalctl", "-b", "--no-pager", "-o", "cat", "-u", "ovs-bridge-setup", "-u", "systemd-networkd", "-u", "ovs-vswitchd", "-u", "gb-ovs-rollback-*"},
+		for _, argv := range [][]string{{"journalctl", "-b", "--no-pager", "-o", "cat", "-u", "ovs-bridge-setup", "-u", "blockchain-ovs", "-u", "systemd-networkd", "-u", "ovs-vswitchd", "-u", "gb-ovs-rollback-*"},
 			{"networkctl", "--no-pager"}, {"ip", "addr"}, {"sh", "-c", "cat /run/systemd/network/*"}, {"systemctl", "--no-pager", "--failed"}} {
 			out, _ := m.inside(argv...)
 			m.t.Logf("%v: %s", argv, out[max(0, len(out)-3000):])
 		}
 	}
-	syscall.Kill(m.init, syscall.SIGKILL)
+	if init, err := initBelow(m.spawn.Process.Pid); err == nil {
+		syscall.Kill(init, syscall.SIGKILL)
+	} else {
+		m.spawn.Process.Kill()
+	}
 	m.spawn.Wait()
 	m.spawn = nil
 	m.Script("-n " + m.NS + " link del ens1") // before another takes its name on the bridge
@@ -165,7 +196,7 @@ func (m *machine) powerOff() {
 func (m *machine) inside(argv ...string) (string, error) {
 	cmd := exec.Command("nsenter", append([]string{"--all", "--target=" + strconv.Itoa(m.init), "env", "-i",
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GB_CHAIN_SOCKET=/gbt/chain.sock"}, argv...)...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -273,6 +304,34 @@ func TestBoots(t *testing.T) {
 	m.contains(database(), "ovsbr0\novsbr1\n")
 	m.gb(4, "plan", "--exit-code")
 	m.gb(0, "status", "--exit-code")
+	// The recorder, with nothing but the rights of its unit: it puts flows back
+	// and tells the log.
+	out, err = m.inside("systemctl", "start", "blockchain-ovs.service")
+	if err != nil {
+		t.Fatalf("blockchain-ovs.service: %v: %s", err, out)
+	}
+	if out, err := m.inside("ovs-ofctl", "del-flows", "ovsbr1"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m.eventually(func() error {
+		out, err := m.inside("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "--no-stats", "ovsbr1")
+		if err == nil && strings.Count(out, "priority=") < 20 {
+			err = fmt.Errorf("the flows are not back: %s", out)
+		}
+		return err
+	})
+	if out, err := m.inside("ovs-vsctl", "--timeout=5", "add-port", "ovsbr1", "theirs", "--", "set", "interface", "theirs", "type=internal"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m.eventually(func() error {
+		events := m.events()
+		for _, want := range []string{`"type":"port.created","subject":"theirs"`, `"type":"ovs.mend.outcome"`, `"type":"drift.found"`} {
+			if !strings.Contains(events, want) {
+				return fmt.Errorf("the log has no %s", want)
+			}
+		}
+		return nil
+	})
 	// No switch at all: the boot goes on, and says what is missing.
 	m.powerOff()
 	for _, masked := range []string{"ovs-vswitchd.service", "ovsdb-server.service"} {
