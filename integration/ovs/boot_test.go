@@ -51,13 +51,14 @@ func newMachine(t *testing.T) *machine {
 	// The overlay's own file system: an overlay can't lie on every other.
 	disk := h.path("disk")
 	h.must(os.Mkdir(disk, 0o755))
-	h.must(syscall.Mount("none", disk, "tmpfs", 0, "mode=755"))
+	sweepMounts()
+	h.must(syscall.Mount(m.name, disk, "tmpfs", 0, "mode=755"))
 	t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
 	m.root = filepath.Join(disk, "root")
 	for _, dir := range []string{"root", "upper", "work"} {
 		h.must(os.Mkdir(filepath.Join(disk, dir), 0o755))
 	}
-	h.must(syscall.Mount("overlay", m.root, "overlay", 0, "lowerdir=/,upperdir="+disk+"/upper,workdir="+disk+"/work"))
+	h.must(syscall.Mount(m.name, m.root, "overlay", 0, "lowerdir=/,upperdir="+disk+"/upper,workdir="+disk+"/work"))
 	t.Cleanup(func() { syscall.Unmount(m.root, syscall.MNT_DETACH) })
 	t.Cleanup(func() { os.Remove("/run/systemd/nspawn/propagate/" + m.name) })
 	t.Cleanup(m.powerOff)
@@ -107,6 +108,20 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
+// sweepMounts takes down what machines of test processes that are no more have
+// left mounted.
+func sweepMounts() {
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		number, ok := strings.CutPrefix(f[0], "gbt")
+		pid, err := strconv.Atoi(number)
+		if ok && err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			syscall.Unmount(f[1], syscall.MNT_DETACH)
+		}
+	}
+}
+
 // mac is ens1's: it stays over the boots.
 const mac = "02:00:00:00:00:e1"
 
@@ -126,7 +141,9 @@ func (m *machine) boot() {
 	}
 	// What a boot is not to find: its number stays in a container.
 	m.must(os.WriteFile(m.path("boot_id"), []byte(fmt.Sprintf("%08x-0000-4000-8000-000000000000\n", m.boots)), 0o444))
-	m.spawn = exec.Command("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--network-namespace-path=/run/netns/"+ns, "--capability=all",
+	// A PID namespace around it, so that nothing of it outlives a test that is
+	// killed.
+	m.spawn = exec.Command("unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--network-namespace-path=/run/netns/"+ns, "--capability=all",
 		"--bind=/dev/net/tun", "--bind="+m.dir+":/gbt", "--console=pipe", "--machine="+m.name, "-D", m.root,
 		"--boot", "systemd.unit=gbtest.target", "systemd.log_target=journal")
 	m.spawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
@@ -149,8 +166,9 @@ func (m *machine) boot() {
 	m.t.Logf("boot %d: %s", m.boots, time.Since(began).Round(100*time.Millisecond))
 }
 
-// initBelow returns a child of a process that is PID 1 of a namespace below
-// this one: systemd-nspawn has other children before.
+// initBelow returns the descendant of a process that is PID 1 of the second
+// namespace below this one: the first is unshare's, and systemd-nspawn has
+// other children before.
 func initBelow(parent int) (int, error) {
 	out, err := exec.Command("pgrep", "-P", strconv.Itoa(parent)).Output()
 	if err != nil {
@@ -161,13 +179,20 @@ func initBelow(parent int) (int, error) {
 		if err != nil {
 			continue
 		}
+		child, err := strconv.Atoi(pid)
+		if err != nil {
+			return 0, err
+		}
 		for line := range strings.Lines(string(status)) {
-			if f := strings.Fields(line); len(f) == 3 && f[0] == "NSpid:" && f[2] == "1" {
-				return strconv.Atoi(pid)
+			if f := strings.Fields(line); len(f) == 4 && f[0] == "NSpid:" && f[3] == "1" {
+				return child, nil
 			}
 		}
+		if init, err := initBelow(child); err == nil {
+			return init, nil
+		}
 	}
-	return 0, fmt.Errorf("no child of %d is PID 1", parent)
+	return 0, fmt.Errorf("nothing below %d is PID 1", parent)
 }
 
 // powerOff is what the word says: nothing gets a chance to end well.
