@@ -8,11 +8,13 @@ package vecsync_test
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +22,11 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
 	"github.com/ghostbridge/ghostbridge/integration/tools"
+	"github.com/ghostbridge/ghostbridge/pkg/event"
+	"github.com/ghostbridge/ghostbridge/pkg/index"
+	"github.com/ghostbridge/ghostbridge/pkg/index/indextest"
+	"github.com/ghostbridge/ghostbridge/pkg/index/local"
+	"github.com/ghostbridge/ghostbridge/pkg/layout"
 	"github.com/ghostbridge/ghostbridge/pkg/subvol"
 )
 
@@ -136,11 +143,18 @@ func (h *host) append(message string) {
 	h.Fatal("no checkpoint covers the event")
 }
 
-// events returns how many lines the first segment has.
+// events returns how many events the log has, be they pruned or not.
 func (h *host) events() int {
-	data, err := os.ReadFile(filepath.Join(h.log, "000000.jsonl"))
+	h.Helper()
+	segments, err := filepath.Glob(filepath.Join(h.log, "[0-9]*.jsonl"))
 	h.must(err)
-	return bytes.Count(data, []byte("\n"))
+	last := slices.Max(segments)
+	n, ok := layout.ParseSegmentName(filepath.Base(last))
+	data, err := os.ReadFile(last)
+	if h.must(err); !ok {
+		h.Fatalf("%s is no segment", last)
+	}
+	return int(n)*layout.SegmentEvents + bytes.Count(data, []byte("\n"))
 }
 
 // ship takes a snapshot and sends it to the index; it returns the exit code of
@@ -164,4 +178,34 @@ func (h *host) ship(send ...string) (code int, words string) {
 	snap.Wait()
 	ingest.Wait()
 	return ingest.ProcessState.ExitCode(), said.String()
+}
+
+// points describes all that the index holds, with the ids of templates and
+// points.
+func (h *host) points() []string {
+	h.Helper()
+	db, err := local.OpenReader(h.index)
+	h.must(err)
+	defer db.Close()
+	list := indextest.Points(h, db)
+	// An index in one file does not keep a point's id, but what it is made of.
+	raw, err := sql.Open("sqlite", "file:"+h.index+"?mode=ro")
+	h.must(err)
+	defer raw.Close()
+	rows, err := raw.Query(`SELECT t.id, o.host, o.severity, o.actor, p.hour, p.single, p.count, p.first, p.last, p.minutes
+		FROM point p JOIN template t ON t.ordinal = p.template JOIN origin o ON o.id = p.origin`)
+	h.must(err)
+	defer rows.Close()
+	n := len(list)
+	for rows.Next() {
+		var template []byte
+		var name, actor string
+		var severity event.Severity
+		var hour, single, count, first, last, minutes int64
+		h.must(rows.Scan(&template, &name, &severity, &actor, &hour, &single, &count, &first, &last, &minutes))
+		list = append(list, fmt.Sprint(index.PointID(index.ID(template), name, severity, actor, hour, single), count, first, last, minutes))
+	}
+	h.must(rows.Err())
+	slices.Sort(list[n:])
+	return list
 }
