@@ -76,13 +76,15 @@ deps test-deps:
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
 test: test-deps build bin/run quickcheck
-	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -race ./pkg/... -- ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/...
+	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -race ./pkg/... -- ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \
+	  -- -C integration/chain/peers ./...
 
 quickcheck:
 	@unformatted=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0r gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) vet -C integration/chain/peers ./...
 
 # The layering test and the man pages' freshness are tests; check runs them too.
 check: build quickcheck

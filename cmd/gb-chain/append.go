@@ -46,7 +46,7 @@ Examples:
    gb-chain append --format journald -- journalctl -f -o json
    gb-chain append --format journald --resume -- journalctl -f -o json`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(), socketFlag(), waitFlag(),
+			logFlag(), keysFlag(), socketFlag(), waitFlag(), witnessesFlag(),
 			&cli.StringFlag{Name: "format", Value: "event", Usage: "`FORMAT` of the lines: event, " + strings.Join(intake.Formats(), ", ")},
 			&cli.StringFlag{Name: "source", Usage: "`SOURCE` of the events of --format text"},
 			&cli.StringFlag{Name: "type", Usage: "`TYPE` of the events of --format text"},
@@ -185,7 +185,7 @@ func openSink(c *cli.Context) (sink, error) {
 	o := options()
 	l, err := chain.Open(dir, c.String("keys"), o)
 	if err == nil {
-		return directSink{chain.DirectSink{Log: l}, l}, nil
+		return newDirectSink(c, l)
 	}
 	if !errors.Is(err, durable.ErrLocked) && !errors.Is(err, os.ErrPermission) {
 		return nil, err
@@ -211,7 +211,7 @@ func openSink(c *cli.Context) (sink, error) {
 		}
 		return nil, err
 	}
-	return directSink{chain.DirectSink{Log: l}, l}, nil
+	return newDirectSink(c, l)
 }
 
 // A watchedSink feeds the watchdog as long as appending does not hang.
@@ -227,10 +227,29 @@ func (s *watchedSink) Idle() error {
 
 type directSink struct {
 	chain.DirectSink
-	log *chain.Log
+	log    *chain.Log
+	offers *offers
 }
 
-func (s directSink) Close() error { return s.log.Close() }
+func newDirectSink(c *cli.Context, l *chain.Log) (sink, error) {
+	offers, err := startOffers(c)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return directSink{chain.DirectSink{Log: l}, l, offers}, nil
+}
+
+func (s directSink) Idle() error {
+	err := s.DirectSink.Idle()
+	s.offers.wake()
+	return err
+}
+
+func (s directSink) Close() error {
+	err := s.log.Close()
+	s.offers.finish()
+	return err
+}
 
 func dial(c *cli.Context, socket, key string) (sink, error) {
 	client, err := record.Dial(c.Context, socket, record.Hello{Key: key, Receipts: c.Bool("receipts"), Sole: c.Bool("resume")})

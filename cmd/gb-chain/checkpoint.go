@@ -22,7 +22,7 @@ Example:
 
    gb-chain checkpoint --log L | head -2`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(),
+			logFlag(), keysFlag(), witnessesFlag(),
 			&cli.BoolFlag{Name: "sign", Usage: "sign one over all events first"},
 			&cli.BoolFlag{Name: "json", Usage: "print origin, size and root as JSON"},
 		},
@@ -36,6 +36,7 @@ Example:
 				if err := l.Close(); err != nil {
 					return err
 				}
+				offer(c)
 			}
 			cp, err := chain.LatestCheckpoint(os.DirFS(dir))
 			if err != nil {

@@ -25,7 +25,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 verification
 failed, 75 temporary, try again.`,
 		Commands: []*cli.Command{
 			initCommand(), appendCommand(), serveCommand(), queryCommand(), verifyCommand(),
-			statusCommand(), proveCommand(), checkCommand(), checkpointCommand(), keyCommand(), exportCommand(), rotateKeyCommand(), pruneCommand(),
+			statusCommand(), proveCommand(), checkCommand(), checkpointCommand(), keyCommand(), exportCommand(), rotateKeyCommand(), pruneCommand(), witnessCommand(),
 		},
 	}
 }

@@ -57,6 +57,21 @@ func stands(c *cli.Context, logKey merkle.Verifier) ([]chain.Stand, error) {
 		}
 		stands = append(stands, chain.Stand{Name: "pin " + p.Name, Size: p.Size})
 	}
+	w, err := witnesses(c)
+	if err != nil {
+		return nil, err
+	}
+	if w != nil {
+		list, err := w.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range list {
+			if s.Size > 0 { // one that has seen nothing goes on from any size
+				stands = append(stands, chain.Stand{Name: "witness " + s.Key.Name(), Size: s.Size})
+			}
+		}
+	}
 	cursors := c.StringSlice("cursor")
 	if len(cursors) == 0 && c.String("log") == names.LogDir {
 		if _, err := os.Stat(names.CursorFile); err == nil {

@@ -30,7 +30,7 @@ Example:
 
    gb-chain prune --log L --before -90d --reason 'kept for 90 days' --dry-run`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(), socketFlag(), waitFlag(),
+			logFlag(), keysFlag(), socketFlag(), waitFlag(), witnessesFlag(),
 			&cli.StringFlag{Name: "before", Usage: "segments that ended before `TIME`, by the log's clock"},
 			&cli.Int64Flag{Name: "keep-bytes", Usage: "the oldest segments, until the others have at most `N` bytes"},
 			&cli.StringFlag{Name: "reason", Usage: "`TEXT` for the log"},
@@ -128,5 +128,7 @@ func prune(c *cli.Context, dir, key string, plan *chain.PrunePlan) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.Prune(plan, reason), l.Close())
+	err = errors.Join(l.Prune(plan, reason), l.Close())
+	offer(c)
+	return err
 }

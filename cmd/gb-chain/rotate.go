@@ -28,7 +28,7 @@ Example:
 
    gb-chain rotate-key --log L`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(), socketFlag(), waitFlag(),
+			logFlag(), keysFlag(), socketFlag(), waitFlag(), witnessesFlag(),
 			&cli.StringFlag{Name: "recovery-key", Usage: "`FILE` with the recovery key, where the epoch key is lost"},
 		},
 		Action: runRotateKey,
@@ -86,6 +86,7 @@ func closeRotated(c *cli.Context, l *chain.Log) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
+	offer(c)
 	fmt.Fprintf(c.App.ErrWriter, "gb-chain: epoch %d begins\n", epoch)
 	return nil
 }

@@ -35,7 +35,7 @@ Example:
 
    gb-chain serve --log L --socket /run/ghostbridge/chain.sock`,
 		Flags: []cli.Flag{
-			logFlag(), keysFlag(), socketFlag(), waitFlag(),
+			logFlag(), keysFlag(), socketFlag(), waitFlag(), witnessesFlag(),
 			&cli.StringFlag{Name: "writers", EnvVars: []string{"GB_WRITERS"}, Value: names.WritersFile, Usage: "`FILE` that says who may write what"},
 		},
 		Action: runServe,
@@ -63,13 +63,18 @@ func runServe(c *cli.Context) error {
 	logger := cli.Logger(c.App.ErrWriter)
 	logger.Info("serving", "log", c.String("log"), "origin", l.Keyring().Created.Origin, "size", l.Size(), "socket", listeners[0].Addr())
 	var watchdog systemd.Watchdog
-	s := &chain.Server{Log: l, Writers: writers, Logger: logger, Alive: watchdog.Alive}
+	offers, err := startOffers(c)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	s := &chain.Server{Log: l, Writers: writers, Logger: logger, Alive: watchdog.Alive, Signed: func(int64) { offers.wake() }}
 	if _, err := systemd.Notify("READY=1"); err != nil {
 		logger.Warn("notify", "error", err)
 	}
 	defer context.AfterFunc(c.Context, func() { systemd.Notify("STOPPING=1") })()
 	err = s.Serve(c.Context, listeners...)
 	err = errors.Join(err, l.Close())
+	offers.finish()
 	logger.Info("stopped", "size", l.Size())
 	return err
 }

@@ -27,7 +27,7 @@ import (
 
 // comparisons are all that there are, in the order in which they run. Each
 // has a file of its own.
-var comparisons = [][]comparison{appends, readers, starts, ingests, lags, snapshots, switches}
+var comparisons = [][]comparison{appends, verifies, readers, starts, ingests, lags, snapshots, switches}
 
 func main() {
 	list := flag.Bool("list", false, "print the names of the comparisons")

@@ -3,7 +3,8 @@
 //
 //	testreport -- -race ./pkg/... -- ./integration/...
 //
-// Each "--" begins the arguments of one run of go test -json. It exits with 1
+// Each "--" begins the arguments of one run of go test -json; -C DIR may come
+// first. It exits with 1
 // if anything failed, and under GB_REQUIRE=all also if a test was skipped that
 // is not one of the long ones (GB_TORTURE).
 package main
@@ -70,7 +71,11 @@ type skip struct{ test, reason string }
 func newReport(w io.Writer) *report { return &report{w: w, output: make(map[string][]string)} }
 
 func (r *report) run(args []string) error {
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	command := []string{"test"}
+	if len(args) > 1 && args[0] == "-C" { // another module; go wants it first
+		command, args = append(command, args[:2]...), args[2:]
+	}
+	cmd := exec.Command("go", append(append(command, "-json"), args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

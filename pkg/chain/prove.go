@@ -18,10 +18,11 @@ import (
 // out of the seals and of the segments themselves. It reads a segment once and
 // keeps its leaf hashes (2 MiB).
 type Tree struct {
-	fsys  fs.FS
-	seals []layout.Seal
-	ring  *layout.Keyring
-	cache map[int64]*segmentLeaves
+	fsys   fs.FS
+	seals  []layout.Seal
+	ring   *layout.Keyring
+	epochs []byte // the file that ring is of
+	cache  map[int64]*segmentLeaves
 
 	// Checkpoint is the checkpoint that the tree is of, and Note the note
 	// that it came in.
@@ -31,7 +32,11 @@ type Tree struct {
 
 // OpenTree opens the tree of the log in fsys. The checkpoint's signatures are
 // good; that the events have its root shows when a proof is checked.
-func OpenTree(fsys fs.FS) (*Tree, error) {
+func OpenTree(fsys fs.FS) (*Tree, error) { return openTree(fsys, nil) }
+
+// openTree is OpenTree; of an earlier tree it takes over the chain of keys, to
+// check which takes a signature an epoch, if that is the same.
+func openTree(fsys fs.FS, earlier *Tree) (*Tree, error) {
 	note, err := fs.ReadFile(fsys, layout.Checkpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoLog()
@@ -39,8 +44,14 @@ func OpenTree(fsys fs.FS) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, err := readKeyring(fsys)
+	epochs, err := readOptional(fsys, layout.Epochs)
 	if err != nil {
+		return nil, err
+	}
+	var ring *layout.Keyring
+	if earlier != nil && len(epochs) > 0 && bytes.Equal(epochs, earlier.epochs) {
+		ring = earlier.ring
+	} else if ring, err = readKeyring(fsys); err != nil {
 		return nil, err
 	}
 	c, err := ring.Open(note)
@@ -55,7 +66,7 @@ func OpenTree(fsys fs.FS) (*Tree, error) {
 	if err != nil {
 		return nil, &unverifiedError{err}
 	}
-	return &Tree{fsys: fsys, seals: seals, ring: ring, cache: make(map[int64]*segmentLeaves), Checkpoint: c, Note: note}, nil
+	return &Tree{fsys: fsys, seals: seals, ring: ring, epochs: epochs, cache: make(map[int64]*segmentLeaves), Checkpoint: c, Note: note}, nil
 }
 
 // segmentLeaves is what a Tree keeps of a segment.

@@ -232,8 +232,8 @@ func tileLevels(size int64) []int {
 type TileHandler struct {
 	FS fs.FS // the log directory
 
-	mu   sync.Mutex // covers tree
-	tree *Tree      // of the newest checkpoint that was asked for
+	mu    sync.Mutex // covers trees
+	trees treeCache
 }
 
 // ServeHTTP implements http.Handler.
@@ -269,38 +269,50 @@ func (h *TileHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *TileHandler) get(path string) (data []byte, immutable bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.trees.fsys = h.FS
 	if path == layout.Checkpoint {
-		if err := h.reopen(); err != nil {
+		t, err := h.trees.latest()
+		if err != nil {
 			return nil, false, err
 		}
-		return h.tree.Note, false, nil
+		return t.Note, false, nil
 	}
 	level, n, width, ok := parseTilePath(path)
 	if !ok {
 		return nil, false, fs.ErrNotExist
 	}
-	if h.tree == nil || h.tree.inTree(max(level, 0), n, width) != nil {
-		if err := h.reopen(); err != nil {
+	t := h.trees.tree // the newest that was asked for
+	if t == nil || t.inTree(max(level, 0), n, width) != nil {
+		if t, err = h.trees.latest(); err != nil {
 			return nil, false, err
 		}
 	}
-	data, err = h.tree.tile(level, n, width)
+	data, err = t.tile(level, n, width)
 	return data, true, err
 }
 
-// reopen makes tree that of the latest checkpoint. Leaves that were read stay:
-// a checkpointed event never changes, and if one does, no proof holds.
-func (h *TileHandler) reopen() error {
-	t, err := OpenTree(h.FS)
+// A treeCache is the tree of a log's latest checkpoint. Leaves that were read
+// stay: a checkpointed event never changes, and if one does, no proof holds.
+// It is for one goroutine.
+type treeCache struct {
+	fsys fs.FS
+	tree *Tree // nil before the first call of latest
+}
+
+// latest returns the tree of the latest checkpoint.
+func (c *treeCache) latest() (*Tree, error) {
+	t, err := openTree(c.fsys, c.tree)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if old := h.tree; old != nil {
+	if old := c.tree; old != nil {
 		if bytes.Equal(old.Note, t.Note) {
-			return nil
+			return old, nil
 		}
-		t.cache = old.cache
+		if old.Checkpoint.Size <= t.Checkpoint.Size {
+			t.cache = old.cache
+		}
 	}
-	h.tree = t
-	return nil
+	c.tree = t
+	return t, nil
 }

@@ -26,6 +26,7 @@ const (
 
 	StateDir     = "/var/lib/ghostbridge"
 	KeysDir      = StateDir + "/keys"
+	WitnessDir   = StateDir + "/witness"
 	SpoolDir     = StateDir + "/spool"
 	CursorFile   = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
 	OVSStateDir  = StateDir + "/ovs"
