@@ -33,7 +33,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  systemd-container dbus dnsmasq-base \
                  dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi
 
-.PHONY: all build test check quickcheck bench torture race fuzz run install deb deps test-deps man units vectors clean fmt
+.PHONY: all build test check quickcheck bench bench-search torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
 all: build
 
@@ -113,6 +113,11 @@ torture: test-deps build bin/run
 BENCH ?=
 bench: test-deps build
 	$(GO) run ./integration/bench -bin bin $(BENCH)
+
+# How well questions are answered, beside BM25 alone and grep.
+bench-search:
+	$(GO) run ./integration/bench/search
+	$(GO) run ./integration/bench/search -questions heldout.txt
 
 # The word vectors that the search has built in, from the manual pages of Debian packages (apt-get download).
 vectors:

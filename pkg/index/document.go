@@ -210,21 +210,40 @@ func values(e *event.Event, params []template.Param, data []field) []string {
 			list = append(list, v)
 		}
 	}
-	for _, p := range params {
+	var param func(p template.Param, depth int)
+	param = func(p template.Param, depth int) {
 		add(p.Value)
+		for _, part := range parts(p.Value) {
+			add(part)
+		}
 		switch p.Kind {
 		case template.Path:
-			add(p.Value[strings.LastIndexByte(p.Value, '/')+1:])
+			name := p.Value[strings.LastIndexByte(p.Value, '/')+1:]
+			add(name)
+			if i := strings.LastIndexByte(name, '.'); i > 0 {
+				name = name[:i]
+				add(name)
+			}
+			// Names behind a hash or number, as those of a Nix store.
+			if _, rest, ok := strings.Cut(name, "-"); ok && strings.ContainsAny(rest, "0123456789") {
+				add(rest)
+			}
 		case template.String:
+			if depth > 0 {
+				break
+			}
 			_, inner := template.Mask(nil, nil, p.Value)
 			for _, q := range inner {
-				add(q.Value)
+				param(q, depth+1)
 			}
 		case template.IP:
 			if addr, _, ok := strings.Cut(p.Value, "/"); ok {
 				add(addr)
 			}
 		}
+	}
+	for _, p := range params {
+		param(p, 0)
 	}
 	add(e.Subject)
 	add(e.Actor)
@@ -240,6 +259,19 @@ func values(e *event.Event, params []template.Param, data []field) []string {
 		}
 	}
 	return list
+}
+
+// parts returns the pieces of a value that is put together of several, such as
+// tcp:10.0.0.1:6653, but not of an address or path.
+func parts(v string) []string {
+	if strings.Count(v, ":") > 3 || strings.HasPrefix(v, "/") {
+		return nil
+	}
+	list := strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(":=,@()[]{}<>'\"", r) })
+	if len(list) < 2 {
+		return nil
+	}
+	return slices.DeleteFunc(list, func(s string) bool { return len(s) < 3 })
 }
 
 // Holds says whether the event holds a value (in lower case), as Reader's

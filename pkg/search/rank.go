@@ -23,7 +23,9 @@ const (
 	// An answer must cover this share of what the question's words weigh, by
 	// its own words or others that stand for them. Words that the whole index
 	// does not know weigh most.
-	leastCovered = 0.40
+	leastCovered = 0.28
+	// How much less it may cover for each unit of its cosine beyond.
+	nearFrom, nearGain = 0.45, 0.5
 	// What a synonym or a near word covers of the word that it stands for.
 	coverSynonym = 0.75
 	coverNear    = 0.5
@@ -252,9 +254,7 @@ func (r *ranker) rank(list []index.Candidate) []ranked {
 
 // answers says whether a candidate covers enough of the question.
 func (r *ranker) answers(c *ranked) bool {
-	need := leastCovered
-	if c.why.Dense > 0.6 {
-		need -= 0.1
-	}
+	// The nearer in meaning, the fewer words are asked for.
+	need := leastCovered - nearGain*max(0, c.why.Dense-nearFrom)
 	return c.why.Coverage >= need && len(c.why.Matched) > 0
 }
