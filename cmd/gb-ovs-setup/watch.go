@@ -16,7 +16,8 @@ func watchCommand() *cli.Command {
 		Description: `Prints events, one JSON object a line, as gb-chain append reads them: each
 change of bridges, ports and interfaces, and each drift from the configuration
 in force. Flows that are gone, as after a restart of ovs-vswitchd, and offloads
-that a driver has switched on again are put back; what else differs is only
+that a driver has switched on again are put back, and a change that nobody
+confirmed is rolled back if nothing else has done it; what else differs is only
 reported.
 
 Example:

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -118,6 +120,38 @@ func TestNeverLockedOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where the one that was armed to roll back is killed too, watch does it.
+func TestWatchRollsBackWhatIsOverdue(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	before := h.earlier()
+	watch := h.command("watch", "--every", "500ms")
+	watch.Stdout, _ = os.Create(h.path("events"))
+	h.background(watch)
+	h.config(twoBridges)
+	h.setup(0, "apply", "--confirm-timeout", "2s")
+	id, err := os.ReadFile(h.path("state/pending"))
+	h.must(err)
+	out, err := exec.Command("pgrep", "-f", "--", "--after 2s "+strings.TrimSpace(string(id))).Output()
+	h.must(err)
+	armed, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	h.must(err)
+	h.must(syscall.Kill(armed, syscall.SIGKILL))
+	h.eventually(func() error {
+		if now := h.situation(); now != before {
+			return fmt.Errorf("the earlier situation is not back:\n%s", firstDifference(before, now))
+		}
+		return nil
+	})
+	h.eventually(func() error {
+		if _, err := os.Stat(h.path("state/pending")); err == nil {
+			return fmt.Errorf("still pending")
+		}
+		return nil
+	})
+	h.contains(h.events(), `"type":"ovs.rollback.outcome"`)
 }
 
 // What is confirmed stays, and boots apply it.

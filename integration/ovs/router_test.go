@@ -227,6 +227,52 @@ func TestDefaultFlowsByTrace(t *testing.T) {
 	}
 }
 
+// Access ports of one VLAN reach each other and a trunk that carries it, over a
+// patch to another bridge too, and no other VLAN.
+func TestVLANs(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ns := make(map[string]string)
+	for i, port := range []string{"pa", "pb", "pc", "pt", "pd"} {
+		n, err := h.Namespace()
+		h.must(err)
+		ns[port] = n
+		h.must(h.Link(port, n, "eth0"))
+		h.must(h.Script(fmt.Sprintf("-n %s addr add 10.9.0.%d/24 dev eth0", n, i+1)))
+	}
+	h.config(`{"bridges": {
+		"br-a": {"datapath_type": "netdev", "ports": {"pa": {"tag": 10}, "pb": {"tag": 20}, "pt": {"trunks": [10, 30]}, "to-b": {"type": "patch", "peer": "to-a"}}},
+		"br-b": {"datapath_type": "netdev", "ports": {"pc": {"tag": 10}, "pd": {"tag": 20}, "to-a": {"type": "patch", "peer": "to-b", "trunks": [10]}}}}}`)
+	h.setup(0, "apply")
+	seen, err := os.Create(h.path("trunk"))
+	h.must(err)
+	dump := exec.Command("ip", "netns", "exec", ns["pt"], "tcpdump", "-n", "-e", "-l", "-U", "-i", "eth0", "arp")
+	dump.Stdout = seen
+	h.background(dump)
+	h.eventually(func() error { return h.ping(ns["pa"], "10.9.0.3") }) // over the patch
+	for _, to := range []string{"10.9.0.2", "10.9.0.4", "10.9.0.5"} {  // of another VLAN, or untagged behind the trunk
+		if h.ping(ns["pa"], to) == nil {
+			t.Errorf("VLAN 10 reaches %s", to)
+		}
+	}
+	if h.ping(ns["pb"], "10.9.0.5") == nil {
+		t.Error("VLAN 20 goes over a patch that carries VLAN 10 alone")
+	}
+	h.eventually(func() error { // the trunk has VLAN 10, with its tag
+		h.ping(ns["pa"], "10.9.0.9")
+		b, err := os.ReadFile(h.path("trunk"))
+		if err == nil && !bytes.Contains(b, []byte("vlan 10,")) {
+			err = fmt.Errorf("the trunk has %q", b)
+		}
+		return err
+	})
+	b, err := os.ReadFile(h.path("trunk"))
+	h.must(err)
+	if bytes.Contains(b, []byte("vlan 20,")) {
+		t.Errorf("the trunk has VLAN 20: %s", b)
+	}
+}
+
 // Broadcast is limited, in packets that arrive; what a host can't live without
 // and unicast are not.
 func TestBroadcastIsLimited(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -45,7 +46,10 @@ type Switch struct {
 	namespaces  []string
 }
 
-var count atomic.Int64
+var (
+	count  atomic.Int64
+	adding sync.Mutex // covers ip netns add, whose first runs make /run/netns
+)
 
 // Start makes a switch for a test, and skips the test where it can't.
 func Start(t testing.TB, o Options) *Switch {
@@ -99,9 +103,10 @@ func Make(o Options) (s *Switch, down func() error, err error) {
 		return nil, nil, err
 	}
 	s = &Switch{Dir: dir, DB: "unix:" + filepath.Join(dir, "db.sock")}
+	made := s
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.down())
+			err = errors.Join(err, made.down())
 		}
 	}()
 	if _, err := s.Run("ovsdb-tool", "create", s.path("conf.db"), schema); err != nil {
@@ -224,11 +229,14 @@ func (s *Switch) down() error {
 // switch.
 func (s *Switch) Namespace() (string, error) {
 	name := fmt.Sprintf("gbt-%d-%d", os.Getpid(), count.Add(1))
-	if _, err := s.Run("ip", "netns", "add", name); err != nil {
+	adding.Lock()
+	_, err := s.Run("ip", "netns", "add", name)
+	adding.Unlock()
+	if err != nil {
 		return "", err
 	}
 	s.namespaces = append(s.namespaces, name)
-	_, err := s.Run("ip", "-n", name, "link", "set", "lo", "up")
+	_, err = s.Run("ip", "-n", name, "link", "set", "lo", "up")
 	return name, err
 }
 

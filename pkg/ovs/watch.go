@@ -52,6 +52,7 @@ type watcher struct {
 	dirty    time.Time                           // since when there is something to look at, zero if nothing
 	drift    string                              // what was reported last
 	looked   time.Time
+	overdue  string // the change that it has tried to roll back
 }
 
 // Watch emits an event for each change of the switch's database and for each
@@ -383,6 +384,9 @@ func (w *watcher) look(ctx context.Context) error {
 		return nil
 	}
 	defer lock.Unlock()
+	if w.o.Mend {
+		w.rollbackOverdue(ctx)
+	}
 	c, err := s.InForce(w.o.Fallback)
 	if err != nil || c == nil {
 		w.dirty, w.looked = time.Time{}, time.Now()
@@ -412,6 +416,31 @@ func (w *watcher) look(ctx context.Context) error {
 	}
 	w.status(ctx, c)
 	return nil
+}
+
+// rollbackLate is how long after its deadline a change is rolled back here:
+// the one that is armed has the first try.
+const rollbackLate = 5 * time.Second
+
+// rollbackOverdue takes a change back whose own rollback has not come: its
+// process may have been killed before it was armed, or the waiting one may
+// have been. It tries each change once.
+func (w *watcher) rollbackOverdue(ctx context.Context) {
+	s := w.setup
+	id, err := s.Store.Pending()
+	if err != nil || id == "" || id == w.overdue {
+		return
+	}
+	point, err := s.Store.Load(id)
+	if err != nil || point.BootID == BootID() && uptime() < point.DeadlineUp+rollbackLate {
+		return
+	}
+	w.overdue = id
+	s.Log.Warn("a change that nobody confirmed was not rolled back in time", "id", id)
+	if err := s.rollback(ctx, point); err != nil {
+		s.Log.Error("not rolled back", "id", id, "error", err)
+	}
+	w.dirty = time.Now()
 }
 
 // status hands a status out, but for one that only shows that the watch ends.
