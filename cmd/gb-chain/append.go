@@ -40,6 +40,10 @@ records one twice: the log is its own memory. It is known by its uid and
 systemd unit, and adds to COMMAND where it is to begin; with nothing in the log
 it begins an hour ago.
 
+A producer that is faster than the log waits. With --lossy it never does: what
+there is no room for is dropped, and an event log.lost says how many events of
+which source were, and from when to when.
+
 Examples:
 
    printf '{"source":"demo","type":"note","message":"hello"}\n' | gb-chain append --log L -
@@ -52,6 +56,8 @@ Examples:
 			&cli.StringFlag{Name: "type", Usage: "`TYPE` of the events of --format text"},
 			&cli.Int64Flag{Name: "after-seq", Value: -1, Usage: "leave out kernel messages up to number `N`, with --format kmsg"},
 			&cli.BoolFlag{Name: "resume", Usage: "go on behind the newest entry in the log, with --format journald and COMMAND"},
+			&cli.BoolFlag{Name: "lossy", Usage: "never let the producer wait: drop what comes faster than the log takes it, and say so in an event log.lost"},
+			&cli.Int64Flag{Name: "queue", Value: 16 << 20, Usage: "`BYTES` of events that wait for the log at most, with --lossy"},
 			&cli.BoolFlag{Name: "receipts", Usage: "print index and leaf hash of each event as JSON, once it is durable"},
 		},
 		Action: runAppend,
@@ -70,6 +76,13 @@ func runAppend(c *cli.Context) error {
 		o.Convert = convert
 	} else if c.IsSet("source") || c.IsSet("type") {
 		return cli.Usagef("--source and --type are for --format text; an event says them itself")
+	}
+	if c.Bool("lossy") {
+		if o.LossyBytes = c.Int64("queue"); o.LossyBytes <= 0 {
+			return cli.Usagef("--queue wants a number of bytes above 0")
+		}
+	} else if c.IsSet("queue") {
+		return cli.Usagef("--queue is for --lossy")
 	}
 	if o.WantLeaves {
 		o.Done = func(b *chain.Batch) error { return printReceipts(c.App.Writer, b) }

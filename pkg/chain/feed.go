@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
+	"github.com/ghostbridge/ghostbridge/pkg/record"
 )
 
 // A Sink is what Feed appends to: a Log, or the daemon that has it.
@@ -19,6 +20,9 @@ type Sink interface {
 	Append(b *Batch) error
 	// Idle is called about once a second.
 	Idle() error
+	// Lost records that events were dropped before they got here, and returns
+	// when that is durable.
+	Lost(l record.Lost) error
 }
 
 // FeedOptions say how Feed reads its input.
@@ -30,6 +34,11 @@ type FeedOptions struct {
 	Peer       event.Peer
 	WantLeaves bool
 	Done       func(b *Batch) error // called with each batch that is durable, may be nil
+
+	// LossyBytes, if it is not 0, is for a producer that must never wait: the
+	// input is always read, at most so many bytes of events wait for the log,
+	// and what comes above that is dropped and told by an event log.lost.
+	LossyBytes int64
 }
 
 const (
@@ -45,20 +54,39 @@ const (
 func Feed(ctx context.Context, r io.Reader, sink Sink, o FeedOptions) (stored int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type input struct {
-		batch *Batch
-		lines []int64 // number of each draft's line
-		err   error
-	}
 	// One batch may wait while another is written, so that reading and
 	// parsing go on during the sync.
 	inputs := make(chan input, 1)
+	var lossy *lossyQueue
+	if o.LossyBytes > 0 {
+		lossy = newLossyQueue(o.LossyBytes)
+		inputs = make(chan input)
+		go func() {
+			for {
+				in, ok := lossy.take(ctx)
+				if !ok {
+					return
+				}
+				select {
+				case inputs <- in:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+	}
 	go func() {
-		defer close(inputs)
 		f := feeder{r: bufio.NewReaderSize(r, 256<<10), o: o}
 		for {
 			var in input
 			in.batch, in.lines, in.err = f.next()
+			if lossy != nil {
+				lossy.put(in)
+				if in.err != nil {
+					return
+				}
+				continue
+			}
 			select {
 			case inputs <- in:
 			case <-ctx.Done():
@@ -80,6 +108,12 @@ func Feed(ctx context.Context, r io.Reader, sink Sink, o FeedOptions) (stored in
 				return stored, err
 			}
 		case in := <-inputs:
+			if in.lost != nil {
+				if err := sink.Lost(*in.lost); err != nil {
+					return stored, err
+				}
+				continue
+			}
 			if len(in.batch.Drafts) > 0 {
 				err := sink.Append(in.batch)
 				stored += int64(in.batch.Stored)
@@ -197,6 +231,15 @@ type DirectSink struct{ Log *Log }
 
 // Append implements Sink.
 func (s DirectSink) Append(b *Batch) error { return s.Log.Append(b) }
+
+// Lost implements Sink.
+func (s DirectSink) Lost(l record.Lost) error {
+	d, err := lostDraft(l)
+	if err != nil {
+		return err
+	}
+	return s.Log.appendOwn(d)
+}
 
 // Idle implements Sink.
 func (s DirectSink) Idle() error { return s.Log.Checkpoint() }

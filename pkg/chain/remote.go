@@ -49,6 +49,9 @@ type remoteRefusal struct{ *record.RefusedError }
 
 func (r *remoteRefusal) Error() string { return r.Reason }
 
+// Lost implements Sink.
+func (s RemoteSink) Lost(l record.Lost) error { return s.Client.ReportLost(l) }
+
 // Idle implements Sink; the daemon signs by itself.
 func (s RemoteSink) Idle() error { return nil }
 

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
-	"github.com/ghostbridge/ghostbridge/pkg/layout"
 	"github.com/ghostbridge/ghostbridge/pkg/merkle"
 	"github.com/ghostbridge/ghostbridge/pkg/record"
 )
@@ -465,16 +464,10 @@ func (p *producer) lost(l record.Lost) error {
 	if l.Count <= 0 || l.To.Before(l.From) {
 		return &configError{errors.New("lost: want a count and a time from and to"), ""}
 	}
-	source := l.Source
-	if source == "" {
-		source = "?"
-	}
 	if l.Source != "" && !p.server.Writers.Allowed(p.peer.UID, l.Source) || l.Source == "" && !p.server.Writers.Allowed(p.peer.UID, "*") {
 		return &configError{fmt.Errorf("uid %d may not write events of source %q", p.peer.UID, l.Source), ""}
 	}
-	d, err := event.Own(layout.TypeLost, event.Warning, fmt.Sprintf("%d events of source %s were lost", l.Count, source), layout.Lost{
-		Count: l.Count, From: l.From.UTC().Format(event.TimeFormat), To: l.To.UTC().Format(event.TimeFormat), Source: l.Source,
-	})
+	d, err := lostDraft(l)
 	if err != nil {
 		return err
 	}
