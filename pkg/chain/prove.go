@@ -105,17 +105,16 @@ func (t *Tree) leaves(n int64) (*segmentLeaves, error) {
 			return nil, err
 		}
 	}
-	var h merkle.Hasher
 	r := newLineReader(f)
 	for len(l.hashes) < want {
-		line, err := r.next()
+		_, err := r.next()
 		if err == io.EOF || errors.Is(err, errTornLine) {
 			break
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", layout.SegmentName(n), err)
 		}
-		l.hashes = append(l.hashes, h.Leaf(line))
+		l.hashes = append(l.hashes, r.leaf())
 		l.ends = append(l.ends, start+r.off)
 	}
 	if len(t.cache) >= maxCached {

@@ -120,7 +120,7 @@ func PlanPrune(ctx context.Context, fsys fs.FS, o PruneOptions) (*PrunePlan, err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s, err := scanSegment(fsys, n, nil, c.Size, nil)
+		s, err := scanSegment(fsys, n, nil, c.Size, nil, true)
 		if err != nil {
 			return nil, err
 		}

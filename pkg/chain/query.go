@@ -336,7 +336,6 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 	s := &segmentScan{number: n, at: make(map[int64]segmentPoint)}
 	q.trees[n] = s
 	r := newLineReader(f)
-	var h merkle.Hasher
 	for {
 		off := r.off
 		line, err := r.next()
@@ -352,7 +351,7 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 			s.tree.Append(merkle.Hash{}) // keep count; the root is wrong anyway
 			continue
 		}
-		leaf := h.Leaf(line)
+		leaf := r.leaf()
 		s.tree.Append(leaf)
 		if m := q.pruned; m != nil && index == m.index {
 			q.marked = bytes.Equal(line, m.line)

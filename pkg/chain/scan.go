@@ -48,15 +48,22 @@ type tailEvent struct {
 
 func (s *segmentScan) first() int64 { return s.number * layout.SegmentEvents }
 
-var blobMark = []byte(`"blob":{"sha256":`)
+// blobMark is in every line whose data is in a blob; see ownMark.
+var blobMark = []byte(`blob":{"sha256":`)
 
 // scanSegment reads segment n. wanted are the sizes, within the segment and
 // above its first index, at which its tree is wanted, in order. covered is the
 // size up to which a checkpoint covers the log. Reading stops at the first
 // line that is not in its place; ok is false then.
 //
-// Reading goes on from the point given, nil for the segment's beginning.
-func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segmentPoint) (*segmentScan, error) {
+// Reading goes on from the point given, nil for the segment's beginning. If
+// hashed, the lines' checksums are passed over: the caller compares the tree's
+// root with one that was signed or sealed.
+func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segmentPoint, hashed bool) (*segmentScan, error) {
+	check := event.Check
+	if hashed {
+		check = event.Index
+	}
 	s := &segmentScan{number: n, at: make(map[int64]segmentPoint)}
 	f, err := fsys.Open(layout.SegmentName(n))
 	if err != nil {
@@ -86,7 +93,7 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segme
 	}
 	start := s.bytes
 	r := newLineReader(f)
-	var h merkle.Hasher
+	var times event.TimeReader
 	for {
 		line, err := r.next()
 		switch {
@@ -103,10 +110,10 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segme
 			return nil, fmt.Errorf("%s: %w", layout.SegmentName(n), err)
 		}
 		index := s.first() + s.tree.Size()
-		if i, err := event.Check(line); err != nil || i != index || s.tree.Size() == layout.SegmentEvents {
+		if i, err := check(line); err != nil || i != index || s.tree.Size() == layout.SegmentEvents {
 			return s, nil
 		}
-		claimed, at, err := event.Times(line)
+		claimed, at, err := times.Times(line)
 		if err != nil {
 			return s, nil
 		}
@@ -127,7 +134,7 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segme
 		if b := blobIn(line); b != nil {
 			s.blobs = append(s.blobs, blobRef{index, *b})
 		}
-		s.tree.Append(h.Leaf(line))
+		s.tree.Append(r.leaf())
 		s.bytes = start + r.off
 		if len(wanted) > 0 && wanted[0] == index+1 {
 			s.at[index+1] = segmentPoint{*s.tree.Clone(), s.bytes, s.times, s.ats}

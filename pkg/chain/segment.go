@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/layout"
+	"github.com/ghostbridge/ghostbridge/pkg/merkle"
 )
 
 var (
@@ -19,12 +19,17 @@ var (
 
 // A lineReader reads the lines of a segment.
 type lineReader struct {
-	r   *bufio.Reader
+	r   io.Reader
 	off int64 // of the next line in the file
+
+	buf        []byte // a byte in front of each line is free: the newline before, or the first
+	start, end int    // what of buf is not read yet
+	line, stop int    // the line that next returned
+	err        error  // of r
 }
 
 func newLineReader(r io.Reader) *lineReader {
-	return &lineReader{r: bufio.NewReaderSize(r, 128<<10)}
+	return &lineReader{r: r, buf: make([]byte, 160<<10), start: 1, end: 1}
 }
 
 // next returns the next line without its newline, valid until the next call.
@@ -32,29 +37,71 @@ func newLineReader(r io.Reader) *lineReader {
 // without a newline; errLongLine, with the line's beginning, for one longer
 // than event.MaxLine, which is skipped.
 func (l *lineReader) next() ([]byte, error) {
-	line, err := l.r.ReadSlice('\n')
-	l.off += int64(len(line))
-	switch {
-	case err == nil && len(line)-1 <= event.MaxLine:
-		return line[:len(line)-1], nil
-	case err == nil:
-		return line, errLongLine
-	case errors.Is(err, io.EOF) && len(line) == 0:
+	for searched := 0; ; {
+		if nl := bytes.IndexByte(l.buf[l.start+searched:l.end], '\n'); nl >= 0 {
+			l.line, l.stop = l.start, l.start+searched+nl
+			l.start = l.stop + 1
+			l.off += int64(l.start - l.line)
+			line := l.buf[l.line:l.stop]
+			if len(line) > event.MaxLine {
+				return line, errLongLine
+			}
+			return line, nil
+		}
+		searched = l.end - l.start
+		if searched > event.MaxLine {
+			return l.skip()
+		}
+		if l.err != nil {
+			break
+		}
+		if l.end == len(l.buf) || l.start == l.end {
+			l.end = 1 + copy(l.buf[1:], l.buf[l.start:l.end])
+			l.start = 1
+		}
+		n, err := l.r.Read(l.buf[l.end:])
+		l.end, l.err = l.end+n, err
+	}
+	if l.err != io.EOF {
+		return nil, l.err
+	}
+	if l.start == l.end {
 		return nil, io.EOF
-	case errors.Is(err, io.EOF):
-		return line, errTornLine
-	case !errors.Is(err, bufio.ErrBufferFull):
-		return nil, err
 	}
-	head := bytes.Clone(line[:64])
-	for errors.Is(err, bufio.ErrBufferFull) {
-		line, err = l.r.ReadSlice('\n')
-		l.off += int64(len(line))
+	line := l.buf[l.start:l.end]
+	l.line, l.stop = l.start, l.end
+	l.off += int64(len(line))
+	l.start = l.end
+	return line, errTornLine
+}
+
+// skip passes over a line that does not fit, and returns its beginning.
+func (l *lineReader) skip() ([]byte, error) {
+	head := bytes.Clone(l.buf[l.start : l.start+64])
+	for {
+		if nl := bytes.IndexByte(l.buf[l.start:l.end], '\n'); nl >= 0 {
+			l.off += int64(nl + 1)
+			l.start += nl + 1
+			return head, errLongLine
+		}
+		l.off += int64(l.end - l.start)
+		l.start, l.end = 1, 1
+		if l.err != nil {
+			if l.err != io.EOF {
+				return nil, l.err
+			}
+			return head, errLongLine
+		}
+		var n int
+		n, l.err = l.r.Read(l.buf[1:])
+		l.end = 1 + n
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return head, errLongLine
+}
+
+// leaf returns the leaf hash of the line that next returned.
+func (l *lineReader) leaf() merkle.Hash {
+	l.buf[l.line-1] = 0
+	return merkle.PrefixedLeaf(l.buf[l.line-1 : l.stop])
 }
 
 // segments returns the numbers of the segments in a log directory, in order.
@@ -76,13 +123,14 @@ func segments(fsys fs.FS) ([]int64, error) {
 	return ns, nil
 }
 
-// ownMark is in every line of the log's own events; lines of others may have
-// it too, in their data.
-var ownMark = []byte(`"type":"log.`)
+// ownMark is in every line of the log's own events, which event.Own makes;
+// lines of others may have it too, in their data. It begins with a letter and
+// not with a quote, so that the search for it is quick.
+var ownMark = []byte(`g","type":"log.`)
 
 // ownEvent decodes line if it is one of the log's own events.
 func ownEvent(line []byte) *event.Event {
-	if !bytes.Contains(line, ownMark) {
+	if !maybeOwn(line) {
 		return nil
 	}
 	e, err := event.Decode(line)
@@ -91,6 +139,21 @@ func ownEvent(line []byte) *event.Event {
 	}
 	return e
 }
+
+// maybeOwn says whether line can be one of the log's own events, which begin
+// with their source behind the peer.
+func maybeOwn(line []byte) bool {
+	brace := bytes.IndexByte(line, '}')
+	if brace < 0 || brace+3 > len(line) {
+		return false
+	}
+	if c := line[brace+3-1]; line[brace+1] == ',' && c == '"' && brace+3 < len(line) && line[brace+3] >= 'a' && line[brace+3] <= 'z' {
+		return bytes.HasPrefix(line[brace+1:], ownHead)
+	}
+	return bytes.Contains(line, ownMark) // the name of a unit with a brace, or what is no event of ours
+}
+
+var ownHead = []byte(`,"source":"log","type":"log.`)
 
 // readOptional reads a file; one that does not exist is empty.
 func readOptional(fsys fs.FS, name string) ([]byte, error) {

@@ -84,8 +84,8 @@ type Report struct {
 	State      *State            `json:"-"` // for the next one's Since; nil if there are faults
 }
 
-// Verify recomputes the whole log: every line's checksum and place, every
-// segment's root against its seal, the roots and both signatures of every
+// Verify recomputes the whole log: every line's hash and place, every segment's
+// root against its seal, the roots and both signatures of every
 // checkpoint, the chain of epoch keys, every blob, and the pins. What is wrong
 // is in the report; an error means that the log could not be read.
 func Verify(ctx context.Context, fsys fs.FS, o VerifyOptions) (*Report, error) {
@@ -95,9 +95,16 @@ func Verify(ctx context.Context, fsys fs.FS, o VerifyOptions) (*Report, error) {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	v := &verifier{fsys: fsys, o: o, report: &Report{Pins: []string{}, Faults: []Fault{}}}
+	v := newVerifier(fsys, o, true)
 	if err := v.run(ctx); err != nil {
 		return nil, err
+	}
+	if len(v.report.Faults) > 0 {
+		// Again, with the checksum of each line: it tells which one changed.
+		v = newVerifier(fsys, o, false)
+		if err := v.run(ctx); err != nil {
+			return nil, err
+		}
 	}
 	sort.SliceStable(v.report.Faults, func(i, j int) bool { return v.report.Faults[i].Index < v.report.Faults[j].Index })
 	v.report.OK = len(v.report.Faults) == 0
@@ -107,8 +114,13 @@ func Verify(ctx context.Context, fsys fs.FS, o VerifyOptions) (*Report, error) {
 	return v.report, nil
 }
 
+func newVerifier(fsys fs.FS, o VerifyOptions, quick bool) *verifier {
+	return &verifier{fsys: fsys, o: o, quick: quick, report: &Report{Pins: []string{}, Faults: []Fault{}}}
+}
+
 type verifier struct {
 	fsys   fs.FS
+	quick  bool // sealed segments by their hashes alone
 	o      VerifyOptions
 	report *Report
 
@@ -306,7 +318,7 @@ func (v *verifier) scanAll(ctx context.Context, present []int64) error {
 				if n != first {
 					resume = nil
 				}
-				v.scans[k], errs[k] = scanSegment(v.fsys, n, slices.Compact(wanted[n]), v.covered, resume)
+				v.scans[k], errs[k] = scanSegment(v.fsys, n, slices.Compact(wanted[n]), v.covered, resume, v.quick && n < int64(len(v.seals)))
 				if errors.Is(errs[k], fs.ErrNotExist) {
 					errs[k] = nil // pruned since it was listed, or missing
 				} else if errs[k] == nil && v.o.Progress != nil {

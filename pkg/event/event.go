@@ -178,8 +178,15 @@ func Check(line []byte) (index int64, err error) {
 	if crc32.Checksum(line[:n], castagnoli) != want {
 		return 0, fmt.Errorf("checksum does not match the line")
 	}
+	return Index(line)
+}
+
+// Index returns the index that a stored line starts with. Unlike Check it does
+// not compute the line's checksum: it is for those who compare its hash.
+func Index(line []byte) (index int64, err error) {
+	n := len(line)
 	const head = `{"i":`
-	if string(line[:len(head)]) != head {
+	if n < len(head) || string(line[:len(head)]) != head {
 		return 0, fmt.Errorf("line does not start with its index")
 	}
 	pos := len(head)
@@ -190,7 +197,7 @@ func Check(line []byte) (index int64, err error) {
 		index = index*10 + int64(line[pos]-'0')
 		pos++
 	}
-	if pos == len(head) || line[pos] != ',' {
+	if pos == len(head) || pos == n || line[pos] != ',' {
 		return 0, fmt.Errorf("line does not start with its index")
 	}
 	return index, nil

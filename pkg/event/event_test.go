@@ -288,10 +288,53 @@ func FuzzTakenLinesAreJSONAndKept(f *testing.F) {
 		if claimed, at, err := Times(line); err != nil || !claimed.Equal(e.Time) || !at.Equal(e.At) {
 			t.Fatalf("%s: skimmed %v, %v, %v", line, claimed, at, err)
 		}
+		var r TimeReader
+		for range 2 { // the second time from what it kept
+			if claimed, at, err := r.Times(line); err != nil || !claimed.Equal(e.Time) || !at.Equal(e.At) {
+				t.Fatalf("%s: read %v, %v, %v", line, claimed, at, err)
+			}
+		}
 		if e.Index != stamp.Index || e.Peer != stamp.Peer {
 			t.Fatalf("stamp became %+v", e)
 		}
 	})
+}
+
+// A key or a value that looks like the time is not taken for it.
+func TestTimeReaderIsTimes(t *testing.T) {
+	stamp := Stamp{Index: 1, At: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Host: "h"}
+	var p Parser
+	var r TimeReader
+	for _, in := range []string{
+		`{"source":"a","type":"b","message":"m"}`,
+		`{"source":"a","type":"time","message":"m"}`,
+		`{"source":"a","type":"b","data":{"time":"2020-01-01T00:00:00Z"}}`,
+		`{"data":{"time":"2020-01-01T00:00:00Z"},"source":"a","type":"b","time":"2026-02-02T00:00:00Z"}`,
+		`{"data":{"time":"2020-01-01T00:00:00Z"},"source":"a","type":"b","\u0074ime":"2026-02-02T00:00:00Z"}`,
+		`{"source":"a","type":"b","message":"m","time" : "2026-02-02T00:00:00+01:00"}`,
+		`{"source":"a","type":"b","message":"\"time\":\"2020-01-01T00:00:00Z\""}`,
+		`{"source":"a","type":"b","message":"time","subject":"name"}`,
+	} {
+		d, err := p.Parse([]byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			line, err := d.Append(nil, stamp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := Decode(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if claimed, at, err := r.Times(line); err != nil || !claimed.Equal(e.Time) || !at.Equal(e.At) {
+				t.Errorf("%s: %v, %v, %v", line, claimed, at, err)
+			}
+			stamp.At = stamp.At.Add(time.Second)
+			stamp.Index++
+		}
+	}
 }
 
 // Check and Decode return errors, and never panic, on any bytes.
@@ -300,6 +343,7 @@ func FuzzDecodeNeverPanics(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		Check(in)
 		Times(in)
+		new(TimeReader).Times(in)
 		// With a right checksum the rest of Decode is reached.
 		if bytes.HasPrefix(in, []byte(`{"i":`)) {
 			Decode(appendCRC(bytes.Clone(in), 0))

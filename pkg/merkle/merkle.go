@@ -63,6 +63,9 @@ func (h *Hasher) Leaf(content []byte) Hash {
 	return sha256.Sum256(h.buf)
 }
 
+// PrefixedLeaf is Leaf of content[1:], without a copy; content[0] must be 0.
+func PrefixedLeaf(content []byte) Hash { return sha256.Sum256(content) }
+
 // Node returns the hash of an inner node.
 func Node(left, right Hash) Hash {
 	var buf [1 + 2*HashSize]byte
