@@ -67,6 +67,10 @@ func TestMountsAreApartAndGoAway(t *testing.T) {
 		if err != nil {
 			continue // detached by another test meanwhile
 		}
+		// A mount namespace that was made meanwhile has a copy of the mount.
+		if clears, err := os.ReadFile(filepath.Join(filepath.Dir(l), "autoclear")); err != nil || string(clears) == "1\n" {
+			continue
+		}
 		for _, dir := range dirs {
 			if dir != "" && strings.HasPrefix(string(backing), filepath.Dir(dir)) {
 				t.Errorf("%s still has %s", l, backing)
