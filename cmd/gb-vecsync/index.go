@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
-	"github.com/ghostbridge/ghostbridge/pkg/embed"
 	"github.com/ghostbridge/ghostbridge/pkg/enrich"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
@@ -33,16 +31,15 @@ func indexPath(c *cli.Context) (string, error) {
 
 // openForWriting opens the index at path for changes, and makes it if it is not
 // there. All that write make the same points of the same events.
-func openForWriting(path string) (*local.DB, error) {
+func openForWriting(c *cli.Context, path string) (*local.DB, error) {
+	e, err := embedder(c)
+	if err != nil {
+		return nil, err
+	}
 	texts := enrich.Load(enrich.CatalogFile)
-	return local.Open(path, local.Options{Embedder: documents{embed.LoadLocal()}, Enrich: texts.Event, Redact: redact.Text})
-}
-
-// documents embeds what an index asks for.
-type documents struct{ embed.Embedder }
-
-func (d documents) EmbedDocuments(ctx context.Context, texts []string) ([][]float32, error) {
-	return d.Embed(ctx, embed.Document, texts)
+	return local.Open(path, local.Options{Embedder: documents{e}, Enrich: texts.Event, Redact: redact.Text, Unembedded: func(err error) {
+		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: no vectors for now, words find the events: %s\n", cli.Printable(err.Error()))
+	}})
 }
 
 // lockIndex makes this process the only one that changes the index at path.

@@ -27,12 +27,12 @@ daemon takes it; nothing more is applied until gb-vecsync rebuild --accept.
 Example:
 
    gb-snap send --cursor C SOURCE | gb-vecsync ingest --index I --cursor C`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			indexFlag(), cursorFlag(), socketFlag(),
 			&cli.StringFlag{Name: "path", EnvVars: []string{"GB_LOG_PATH"}, Usage: "the log's `DIR` within the subvolume, if it holds several"},
 			&cli.Int64Flag{Name: "max-names", Value: 128, Usage: "at most `MIB` of memory for the names of the subvolume's files, some 1,500 each"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if there was no stream"},
-		},
+		}, embedderFlags()...),
 		Action: runIngest,
 	}
 }
@@ -70,7 +70,7 @@ func runIngest(c *cli.Context) error {
 		return err
 	}
 	defer lock.Unlock()
-	db, err := openForWriting(path)
+	db, err := openForWriting(c, path)
 	if err != nil {
 		return err
 	}

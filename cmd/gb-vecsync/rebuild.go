@@ -33,13 +33,13 @@ Examples:
 
    gb-vecsync rebuild --log /var/lib/blockchain-timing/log --index I
    gb-vecsync rebuild --index I --accept 1 --reason "restored from backup"`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "log", EnvVars: []string{"GB_LOG"}, Value: names.LogDir, Usage: "the log's `DIR`"},
 			indexFlag(), cursorFlag(), socketFlag(),
 			&cli.IntSliceFlag{Name: "accept", Usage: "accept finding `N` (may be repeated)"},
 			&cli.StringFlag{Name: "reason", Usage: "why it is accepted"},
 			&cli.BoolFlag{Name: "unrecorded", Usage: "accept it without an event, if no daemon of the log can take one"},
-		},
+		}, embedderFlags()...),
 		Action: runRebuild,
 	}
 }
@@ -85,7 +85,7 @@ func runRebuild(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(err, removeIndex(fresh))
 	}
-	if err := replaceIndex(fresh, path); err != nil {
+	if err := replaceIndex(c, fresh, path); err != nil {
 		return err
 	}
 	// The cursor file names a snapshot that this index has not applied.
@@ -147,7 +147,7 @@ func acceptedFindings(c *cli.Context, old *local.DB) (list, accepted []vecsync.F
 }
 
 func fill(c *cli.Context, path string, old *local.DB, findings []vecsync.Finding, accept bool) (vecsync.Cursor, []vecsync.Span, error) {
-	db, err := openForWriting(path)
+	db, err := openForWriting(c, path)
 	if err != nil {
 		return vecsync.Cursor{}, nil, err
 	}
@@ -179,13 +179,13 @@ func fill(c *cli.Context, path string, old *local.DB, findings []vecsync.Finding
 // accepted. One of another version makes room for a new one without events, in
 // which are its findings.
 func keepFinding(c *cli.Context, path, fresh string, f *vecsync.Finding) error {
-	db, err := openForWriting(path)
+	db, err := openForWriting(c, path)
 	var version *local.VersionError
 	if errors.As(err, &version) {
-		if err := replaceIndex(fresh, path); err != nil {
+		if err := replaceIndex(c, fresh, path); err != nil {
 			return err
 		}
-		db, err = openForWriting(path)
+		db, err = openForWriting(c, path)
 	}
 	if err != nil {
 		return err
@@ -224,8 +224,8 @@ func recordAccepted(c *cli.Context, fresh string, accepted []vecsync.Finding, le
 // has the old file open as long as it likes. What the old one has in its
 // write-ahead log must not be taken for the new one's, so it is brought into
 // its file first, and both logs removed.
-func replaceIndex(fresh, path string) error {
-	if old, err := openForWriting(path); err == nil {
+func replaceIndex(c *cli.Context, fresh, path string) error {
+	if old, err := openForWriting(c, path); err == nil {
 		if err := errors.Join(old.Settle(), old.Close()); err != nil {
 			return err
 		}

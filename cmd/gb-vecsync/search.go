@@ -44,7 +44,7 @@ Examples:
    gb-vecsync search --explain "which disk failed last night"
    gb-vecsync search --around 4711 --source ovs
    gb-vecsync search --listen --index I --socket /run/ghostbridge/search.sock`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			indexFlag(),
 			&cli.IntFlag{Name: "n", Value: 10, Usage: "at most `N` hits"},
 			&cli.StringFlag{Name: "since", Usage: "not before `TIME` (RFC 3339)"},
@@ -61,7 +61,7 @@ Examples:
 			&cli.StringFlag{Name: "socket", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of a search that listens"},
 			&cli.BoolFlag{Name: "listen", Usage: "answer questions that come through --socket"},
 			&cli.DurationFlag{Name: "idle-exit", Usage: "with --listen: end when nobody has been there for `TIME`"},
-		},
+		}, embedderFlags()...),
 		Action: runSearch,
 	}
 }
@@ -154,7 +154,11 @@ func answer(c *cli.Context, r search.Request) ([]search.Hit, *search.End, error)
 		return nil, nil, err
 	}
 	defer ix.Close()
-	return new(search.Searcher).Answer(c.Context, ix, r, st)
+	e, err := embedder(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return (&search.Searcher{Embedder: e}).Answer(c.Context, ix, r, st)
 }
 
 func openIndex(path string) (index.Reader, search.State, error) {
@@ -228,11 +232,15 @@ func runListen(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	e, err := embedder(c)
+	if err != nil {
+		return err
+	}
 	logger := cli.Logger(c.App.ErrWriter)
 	var watchdog systemd.Watchdog
 	s := &search.Server{
-		Open:   (&indexPool{path: path}).open,
-		Logger: logger, Idle: c.Duration("idle-exit"), Alive: watchdog.Alive,
+		Open:     (&indexPool{path: path}).open,
+		Searcher: search.Searcher{Embedder: e}, Logger: logger, Idle: c.Duration("idle-exit"), Alive: watchdog.Alive,
 	}
 	logger.Info("listening", "index", path, "socket", listeners[0].Addr())
 	if _, err := systemd.Notify("READY=1"); err != nil {

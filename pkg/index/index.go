@@ -148,6 +148,8 @@ type Totals struct {
 type Reader interface {
 	Get(key string) ([]byte, error)
 	Totals() (Totals, error)
+	// Space returns the ID of the vectors' space, "" if there are none.
+	Space(ctx context.Context) (string, error)
 
 	// Frequencies returns in how many templates each stem is, and how many
 	// templates there are.
@@ -156,7 +158,7 @@ type Reader interface {
 	// the filter lets an event through, best first, at most limit.
 	Lexical(ctx context.Context, terms []Term, f Filter, limit int) ([]Candidate, error)
 	// Dense likewise by the cosine between their vector and v, which is of
-	// the space and length that Totals names.
+	// the space that Space names.
 	Dense(ctx context.Context, v []float32, f Filter, limit int) ([]Candidate, error)
 	// Newest returns templates by the time of their newest event.
 	Newest(ctx context.Context, f Filter, limit int) ([]Candidate, error)

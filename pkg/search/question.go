@@ -21,6 +21,8 @@ type Question struct {
 	// Numbers are short numbers: an event that holds them is meant if there is
 	// one, else they count for nothing.
 	Numbers []string `json:"numbers,omitempty"`
+
+	text string // as it was asked
 }
 
 // unitSuffixes end names of units and files that are identifiers though they
@@ -29,7 +31,7 @@ var unitSuffixes = []string{".service", ".socket", ".timer", ".mount", ".target"
 
 // ParseQuestion takes a question apart. Nothing in it is an operator.
 func ParseQuestion(text string) Question {
-	var q Question
+	q := Question{text: text}
 	value := func(v string) {
 		v = strings.ToLower(strings.TrimSpace(v))
 		if v != "" && len(q.Values) < maxTerms && !slices.Contains(q.Values, v) {

@@ -68,7 +68,7 @@ type ranked struct {
 	why Why
 }
 
-func newRanker(ctx context.Context, ix index.Reader, stems []string, s *Searcher, dense bool) (*ranker, error) {
+func newRanker(ctx context.Context, ix index.Reader, text string, stems []string, s *Searcher, dense bool) (*ranker, error) {
 	local := embed.LoadLocal()
 	r := &ranker{stems: stems, around: local.Expand(stems), nearIDF: make(map[string]float64), dense: make(map[index.ID]float64)}
 	all := slices.Clone(stems)
@@ -97,7 +97,7 @@ func newRanker(ctx context.Context, ix index.Reader, stems []string, s *Searcher
 	}
 	r.around = kept
 	if dense {
-		if r.vector, err = s.queryVector(ctx, ix, stems); err != nil {
+		if r.vector, err = s.queryVector(ctx, ix, text, stems); err != nil {
 			return nil, err
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/embed"
@@ -160,7 +159,7 @@ func (s *Searcher) answer(ctx context.Context, ix index.Reader, q Question, a As
 	if len(q.Stems) == 0 {
 		return s.byValues(ctx, ix, q, q.Numbers, a)
 	}
-	r, err := newRanker(ctx, ix, q.Stems, s, !a.Lexical)
+	r, err := newRanker(ctx, ix, q.text, q.Stems, s, !a.Lexical)
 	if err != nil {
 		return nil, err
 	}
@@ -176,22 +175,22 @@ func (s *Searcher) answer(ctx context.Context, ix index.Reader, q Question, a As
 
 // queryVector returns the question's vector in the index's space; nil if there
 // is none.
-func (s *Searcher) queryVector(ctx context.Context, ix index.Reader, stems []string) ([]float32, error) {
-	totals, err := ix.Totals()
+func (s *Searcher) queryVector(ctx context.Context, ix index.Reader, text string, stems []string) ([]float32, error) {
+	space, err := ix.Space(ctx)
 	if err != nil {
 		return nil, err
 	}
 	local := embed.LoadLocal()
 	if s.Embedder == nil || s.Embedder.ID() == local.ID() {
-		if totals.Embedder != local.ID() {
+		if space != local.ID() {
 			return nil, nil
 		}
 		return local.Vector(stems, nil), nil
 	}
-	if s.Embedder.ID() != totals.Embedder {
+	if s.Embedder.ID() != space {
 		return nil, nil
 	}
-	v, err := s.Embedder.Embed(ctx, embed.Query, []string{strings.Join(stems, " ")})
+	v, err := s.Embedder.Embed(ctx, embed.Query, []string{text})
 	if err != nil || len(v) != 1 {
 		return nil, nil // words still answer while the embedder is down
 	}
@@ -310,7 +309,7 @@ func (s *Searcher) byValues(ctx context.Context, ix index.Reader, q Question, va
 	}
 	var r *ranker
 	if len(q.Stems) > 0 {
-		if r, err = newRanker(ctx, ix, q.Stems, s, false); err != nil {
+		if r, err = newRanker(ctx, ix, q.text, q.Stems, s, false); err != nil {
 			return nil, err
 		}
 	}
@@ -473,7 +472,7 @@ func (s *Searcher) like(ctx context.Context, ix index.Reader, a Ask) ([]Hit, err
 	if len(stems) == 0 {
 		return nil, nil
 	}
-	r, err := newRanker(ctx, ix, stems, s, true)
+	r, err := newRanker(ctx, ix, self[0].Masked, stems, s, true)
 	if err != nil {
 		return nil, err
 	}

@@ -49,21 +49,25 @@ func openIndex(path string, events []*event.Event) (*local.DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	return db, fill(db, events)
+}
+
+func fill(db *local.DB, events []*event.Event) error {
 	for part := range slices.Chunk(events, 20_000) {
 		tx, err := db.Begin()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, e := range part {
 			if err := tx.Add(e); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		if err := tx.Commit(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return db, nil
+	return nil
 }
 
 func newHybrid(dir string, c *corpus) (*hybrid, error) {

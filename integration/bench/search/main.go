@@ -2,6 +2,7 @@
 // with BM25 alone (SQLite's FTS5) and with grep, over a corpus that it builds.
 //
 //	search [-n EVENTS] [-questions FILE] [-half 0|1] [-v]
+//	search -points N [-lines N] [-keep FILE]
 //
 // For each stratum it prints nDCG@10, Recall@10, MRR, how often the first is
 // right, and how many questions come back empty; then the difference in nDCG@10
@@ -11,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,8 +29,18 @@ func main() {
 	n := flag.Int("n", 40_000, "`EVENTS` in the corpus")
 	file := flag.String("questions", "questions.txt", "`FILE` of testdata")
 	half := flag.Int("half", -1, "0 or 1: every second question only, from the first or the second")
+	points := flag.Int("points", 0, "measure the speed of an index of `N` points instead")
+	distinct := flag.Int("lines", 40_000, "with -points: `N` lines that differ beyond their values")
+	keep := flag.String("keep", "", "with -points: make the index in `FILE`, and leave it there")
 	verbose := flag.Bool("v", false, "print the questions that are answered badly")
 	flag.Parse()
+	if *points > 0 {
+		if err := errors.Join(logText(os.Stdout, 200_000), speed(context.Background(), os.Stdout, *points, *distinct, *keep)); err != nil {
+			fmt.Fprintln(os.Stderr, "search:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(context.Background(), os.Stdout, *n, *file, *half, *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, "search:", err)
 		os.Exit(1)

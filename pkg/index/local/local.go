@@ -67,6 +67,8 @@ CREATE VIRTUAL TABLE value USING fts5 (hash, content='', contentless_delete=1, d
 type Options struct {
 	// Embedder gives the vectors; without one the index has none.
 	Embedder index.Embedder
+	// Unembedded is told why vectors are left for later; may be nil.
+	Unembedded func(error)
 	// Enrich adds to what a template is found by; may be nil.
 	Enrich index.Enricher
 	// Redact blacks out secrets; may be nil.

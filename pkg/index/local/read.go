@@ -51,10 +51,20 @@ func (d *DB) Totals() (index.Totals, error) {
 	if newest.Valid {
 		t.Newest = time.Unix(0, newest.Int64).UTC()
 	}
-	if i := strings.LastIndexByte(embedder, '/'); i >= 0 {
-		t.Embedder = embedder[:i]
-	}
+	t.Embedder = space(embedder)
 	return t, d.wrap(err)
+}
+
+// Space implements index.Reader.
+func (d *DB) Space(ctx context.Context) (string, error) {
+	var embedder string
+	err := d.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'embedder'").Scan(&embedder)
+	return space(embedder), d.wrap(err)
+}
+
+// space is the ID of what is kept as ID/dimensions.
+func space(embedder string) string {
+	return embedder[:max(strings.LastIndexByte(embedder, '/'), 0)]
 }
 
 // Frequencies implements index.Reader.

@@ -431,8 +431,14 @@ func (x *tx) embed(texts []string) [][]float32 {
 		return nil
 	}
 	vectors, err := x.d.o.Embedder.EmbedDocuments(context.Background(), texts)
-	if err != nil || len(vectors) != len(texts) {
+	if err == nil && len(vectors) != len(texts) {
+		err = fmt.Errorf("%d vectors for %d texts", len(vectors), len(texts))
+	}
+	if err != nil {
 		x.w.embedOff = true
+		if x.d.o.Unembedded != nil {
+			x.d.o.Unembedded(err)
+		}
 		return nil
 	}
 	return vectors
