@@ -254,7 +254,11 @@ func (h *diskHandle) ReadAt(b []byte, off int64) (int, error) {
 	if off >= int64(len(h.f.data)) {
 		return 0, io.EOF
 	}
-	return copy(b, h.f.data[off:]), nil
+	n := copy(b, h.f.data[off:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 func (h *diskHandle) WriteAt(b []byte, off int64) (int, error) {
