@@ -5,6 +5,7 @@
 #   make check              formatting, vet, staticcheck, layering, man pages
 #   make bench              side by side with what a user would take instead
 #   make torture            the long forms of the tests
+#   make e2e                a container boots with the Debian package in it (long form)
 #   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
 #   make deb                the Debian package, in dist/
@@ -27,13 +28,13 @@ LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSIO
 # packages. Go itself is expected.
 PACKAGES      := gcc libc6-dev linux-libc-dev make git ca-certificates btrfs-progs mount util-linux
 TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
-                 systemd nix-bin \
+                 systemd nix-bin mmdebstrap dpkg \
                  openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc \
                  qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
                  systemd-container dbus dnsmasq-base \
                  dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi
 
-.PHONY: all build test check quickcheck bench bench-search torture race fuzz run install deb deps test-deps man units vectors clean fmt
+.PHONY: all build test check quickcheck bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
 all: build
 
@@ -106,6 +107,11 @@ fuzz:
 	  done; \
 	done
 
+# The pipeline in a booted container, in its long form. It takes a quarter of an
+# hour; GB_E2E_FROM names the commit whose package is upgraded.
+e2e: test-deps build
+	GB_REQUIRE=all GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -timeout 1h ./integration/e2e
+
 torture: test-deps build bin/run
 	GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 12h ./...
 
@@ -138,18 +144,22 @@ man: build
 SYSCONFDIR ?= /etc
 UNITS      := $(wildcard units/*.service units/*.socket units/*.timer units/*.path)
 
-install: build
+# BIN=DIR takes the binaries of a directory as they are.
+BIN ?= bin
+install deb: $(if $(filter bin,$(BIN)),build)
+
+install:
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1' \
 	  '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
 	  '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d' \
 	  '$(DESTDIR)$(PREFIX)/lib/systemd/system' '$(DESTDIR)$(PREFIX)/lib/sysusers.d' '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d' \
 	  '$(DESTDIR)$(SYSCONFDIR)/default' '$(DESTDIR)$(SYSCONFDIR)/ghostbridge'
 	for t in $(TOOLS); do \
-	  install -m 755 bin/$$t '$(DESTDIR)$(PREFIX)/bin/'; \
+	  install -m 755 $(BIN)/$$t '$(DESTDIR)$(PREFIX)/bin/'; \
 	  install -m 644 man/$$t.1 '$(DESTDIR)$(PREFIX)/share/man/man1/'; \
-	  bin/$$t completion bash > '$(DESTDIR)$(PREFIX)'/share/bash-completion/completions/$$t; \
-	  bin/$$t completion zsh > '$(DESTDIR)$(PREFIX)'/share/zsh/site-functions/_$$t; \
-	  bin/$$t completion fish > '$(DESTDIR)$(PREFIX)'/share/fish/vendor_completions.d/$$t.fish; \
+	  $(BIN)/$$t completion bash > '$(DESTDIR)$(PREFIX)'/share/bash-completion/completions/$$t; \
+	  $(BIN)/$$t completion zsh > '$(DESTDIR)$(PREFIX)'/share/zsh/site-functions/_$$t; \
+	  $(BIN)/$$t completion fish > '$(DESTDIR)$(PREFIX)'/share/fish/vendor_completions.d/$$t.fish; \
 	done
 	for u in $(UNITS); do \
 	  sed -E 's,=/usr/bin/($(subst $(eval ) ,|,$(TOOLS))) ,=$(PREFIX)/bin/\1 ,' $$u > '$(DESTDIR)$(PREFIX)'/lib/systemd/system/$${u#units/}; \
@@ -166,9 +176,9 @@ install: build
 
 # The Debian package, in dist/.
 DIST ?= dist
-deb: build
+deb:
 	@stage=$$(mktemp -d); trap 'rm -rf "$$stage"' EXIT; chmod 755 "$$stage"; \
-	$(MAKE) install PREFIX=/usr DESTDIR="$$stage" >/dev/null; \
+	$(MAKE) install PREFIX=/usr DESTDIR="$$stage" BIN='$(BIN)' >/dev/null; \
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) packaging/debian/build "$$stage" '$(VERSION)' '$(DIST)'
 
 fmt:

@@ -1,0 +1,289 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/record"
+	"github.com/ghostbridge/ghostbridge/pkg/search"
+)
+
+// A state is what must outlive whatever happens.
+type state struct {
+	key    string // the log's public key
+	size   int64  // events that its checkpoint covers
+	root   string
+	events int64 // that the index has
+	cursor string
+	root2  string // of the index
+}
+
+// state asks log and index.
+func (c *container) state() state {
+	c.t.Helper()
+	s, err := c.tryState()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+func (c *container) tryState() (s state, err error) {
+	var log struct {
+		Size int64  `json:"size"`
+		Root string `json:"root"`
+	}
+	var index struct {
+		Events int64 `json:"events"`
+		Cursor *struct {
+			Snapshot string `json:"snapshot_uuid"`
+			Root     string `json:"root"`
+		} `json:"cursor"`
+	}
+	if s.key, err = c.try("gb-chain", "key"); err != nil {
+		return s, err
+	}
+	for _, q := range []struct {
+		into any
+		argv []string
+	}{{&index, []string{"gb-vecsync", "stats", "--json"}}, {&log, []string{"gb-chain", "checkpoint", "--json"}}} {
+		out, err := c.try(q.argv...)
+		if err != nil && out == "" {
+			return s, err
+		}
+		if err := json.Unmarshal([]byte(out), q.into); err != nil {
+			return s, fmt.Errorf("%v: %w: %s", q.argv, err, out)
+		}
+	}
+	s.size, s.root, s.events = log.Size, log.Root, index.Events
+	if index.Cursor != nil {
+		s.cursor, s.root2 = index.Cursor.Snapshot, index.Cursor.Root
+	}
+	return s, nil
+}
+
+// converge waits until the index is what the log is, and verifies the log.
+// Nobody lends a hand.
+func (c *container) converge() {
+	c.t.Helper()
+	begin := time.Now()
+	for {
+		s, err := c.tryState()
+		if err == nil && s.size > 0 && s.events == s.size && s.root == s.root2 {
+			break
+		}
+		if time.Since(begin) > 90*time.Second {
+			stats, _ := c.try("gb-vecsync", "stats")
+			units, _ := c.try("systemctl", "list-units", "--all", "--no-pager", "blockchain-*", "btrfs-*", "gb-vecsync*")
+			c.t.Fatalf("the index did not become what the log is: %+v, %v\n%s\n%s", s, err, stats, units)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	c.t.Logf("log and index agree after %s", time.Since(begin).Round(100*time.Millisecond))
+	if out, err := c.try("gb-chain", "verify"); err != nil {
+		c.t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// query returns how many events match.
+func (c *container) query(args ...string) int {
+	c.t.Helper()
+	return len(c.lines(args...))
+}
+
+// lines returns the events that match, as they are stored.
+func (c *container) lines(args ...string) []string {
+	c.t.Helper()
+	out := c.run(append([]string{"gb-chain", "query", "--json"}, args...)...)
+	if out == "" {
+		return nil
+	}
+	return strings.Split(out, "\n")
+}
+
+// A writer writes ten events a second through the log's socket, and one
+// message a second to the journal, whatever becomes of them.
+type writer struct {
+	t    *testing.T
+	run  string
+	stop func()
+
+	mu    sync.Mutex
+	acked map[int]time.Time // when the log took the event
+	sent  map[int]time.Time // when the message was given to journald
+	err   error             // the last
+}
+
+var runs int
+
+func startWriter(t *testing.T, c *container) *writer {
+	runs++
+	w := &writer{t: t, run: fmt.Sprintf("run%dx", runs), acked: make(map[int]time.Time), sent: make(map[int]time.Time)}
+	ended := make(chan struct{})
+	var going sync.WaitGroup
+	every := func(period time.Duration, do func(n int)) {
+		going.Go(func() {
+			tick := time.NewTicker(period)
+			defer tick.Stop()
+			for n := 0; ; n++ {
+				select {
+				case <-ended:
+					return
+				case <-tick.C:
+				}
+				do(n)
+			}
+		})
+	}
+	socket, init := c.path(names.ChainSocket), strconv.Itoa(c.init)
+	var client *record.Client
+	every(100*time.Millisecond, func(n int) {
+		var err error
+		if client == nil {
+			client, err = record.Dial(t.Context(), socket, record.Hello{})
+		}
+		if err == nil {
+			line := fmt.Sprintf(`{"source":"demo","type":"e2e.note","message":"e2emarker %s number %d"}`, w.run, n)
+			err = client.Append([][]byte{[]byte(line)}, nil)
+			if err != nil {
+				client.Close()
+				client = nil
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.err = err; err == nil {
+			w.acked[n] = time.Now()
+		}
+	})
+	every(time.Second, func(n int) {
+		cmd := exec.Command("nsenter", "--target", init, "--mount", "--pid", "--", "logger", "--tag", "e2e", fmt.Sprintf("e2ejournal %s number %d", w.run, n))
+		if cmd.Run() == nil {
+			w.mu.Lock()
+			w.sent[n] = time.Now()
+			w.mu.Unlock()
+		}
+	})
+	w.stop = sync.OnceFunc(func() {
+		close(ended)
+		going.Wait()
+		if client != nil {
+			client.Close()
+		}
+	})
+	t.Cleanup(w.stop)
+	return w
+}
+
+// has checks that every event of w that was acknowledged is in the log, and
+// every message of the journal exactly once. What was killed has a minute to
+// come back and catch up.
+func (c *container) has(w *writer) {
+	c.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, k := range []struct {
+		source, word string
+		want         map[int]time.Time
+		once         bool
+	}{{"demo", "e2emarker", w.acked, false}, {"journald", "e2ejournal", w.sent, true}} {
+		if len(k.want) == 0 {
+			c.t.Errorf("no event of %s was taken: %v", k.source, w.err)
+		}
+		begin := time.Now()
+		have := c.numbers(k.source, k.word+" "+w.run)
+		for missing(k.want, have) > 0 && time.Since(begin) < time.Minute {
+			time.Sleep(300 * time.Millisecond)
+			have = c.numbers(k.source, k.word+" "+w.run)
+		}
+		if n := missing(k.want, have); n > 0 {
+			c.t.Errorf("%d of %d events of %s are lost", n, len(k.want), k.source)
+		}
+		for n, times := range have {
+			if times > 1 && k.once {
+				c.t.Errorf("event %d of %s is there %d times", n, k.source, times)
+			}
+		}
+		c.t.Logf("%d events of %s, %d in the log after %s", len(k.want), k.source, len(have), time.Since(begin).Round(100*time.Millisecond))
+	}
+}
+
+// numbers returns how often each event that a writer has numbered is in the
+// log.
+func (c *container) numbers(source, text string) map[int]int {
+	c.t.Helper()
+	have := make(map[int]int)
+	for _, line := range c.lines("--source", source, "--grep", text+" number") {
+		var e struct {
+			Message string `json:"message"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			c.t.Fatal(err)
+		}
+		var n int
+		if _, err := fmt.Sscanf(e.Message, text+" number %d", &n); err != nil {
+			c.t.Fatalf("%q: %v", e.Message, err)
+		}
+		have[n]++
+	}
+	return have
+}
+
+func missing(want map[int]time.Time, have map[int]int) (n int) {
+	for k := range want {
+		if have[k] == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// A watch asks the search for events and notes when it saw each first.
+type watch struct {
+	stop func()
+	seen map[string]map[int]time.Time // word, number
+	err  error
+}
+
+func startWatch(t *testing.T, c *container, run string) *watch {
+	w := &watch{seen: map[string]map[int]time.Time{"e2emarker": {}, "e2ejournal": {}}}
+	ended, done := make(chan struct{}), make(chan struct{})
+	socket := c.path(names.SearchSocket)
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			since := time.Now().Add(-20 * time.Second)
+			for word, seen := range w.seen {
+				hits, _, err := search.AskSocket(t.Context(), socket, search.Request{Question: fmt.Sprintf("%q", word+" "+run), Limit: 1000, Since: &since})
+				if err != nil {
+					w.err = errors.Join(w.err, err)
+				}
+				now := time.Now()
+				for _, h := range hits {
+					var n int
+					if _, err := fmt.Sscanf(h.Message, word+" "+run+" number %d", &n); err == nil && seen[n].IsZero() {
+						seen[n] = now
+					}
+				}
+			}
+		}
+	}()
+	w.stop = sync.OnceFunc(func() { close(ended); <-done })
+	t.Cleanup(w.stop)
+	return w
+}
