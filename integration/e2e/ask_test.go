@@ -128,7 +128,7 @@ var runs int
 
 func startWriter(t *testing.T, c *container) *writer {
 	runs++
-	w := &writer{t: t, run: fmt.Sprintf("run%dx", runs), acked: make(map[int]time.Time), sent: make(map[int]time.Time)}
+	w := &writer{t: t, run: "run" + string(rune('a'+runs)), acked: make(map[int]time.Time), sent: make(map[int]time.Time)}
 	ended := make(chan struct{})
 	var going sync.WaitGroup
 	every := func(period time.Duration, do func(n int)) {
@@ -153,7 +153,7 @@ func startWriter(t *testing.T, c *container) *writer {
 			client, err = record.Dial(t.Context(), socket, record.Hello{})
 		}
 		if err == nil {
-			line := fmt.Sprintf(`{"source":"demo","type":"e2e.note","message":"e2emarker %s number %d"}`, w.run, n)
+			line := fmt.Sprintf(`{"source":"demo","type":"e2e.note","message":"eventmarker %s number %d"}`, w.run, n)
 			err = client.Append([][]byte{[]byte(line)}, nil)
 			if err != nil {
 				client.Close()
@@ -167,7 +167,7 @@ func startWriter(t *testing.T, c *container) *writer {
 		}
 	})
 	every(time.Second, func(n int) {
-		cmd := exec.Command("nsenter", "--target", init, "--mount", "--pid", "--", "logger", "--tag", "e2e", fmt.Sprintf("e2ejournal %s number %d", w.run, n))
+		cmd := exec.Command("nsenter", "--target", init, "--mount", "--pid", "--", "logger", "--tag", "e2e", fmt.Sprintf("journalmarker %s number %d", w.run, n))
 		if cmd.Run() == nil {
 			w.mu.Lock()
 			w.sent[n] = time.Now()
@@ -196,7 +196,7 @@ func (c *container) has(w *writer) {
 		source, word string
 		want         map[int]time.Time
 		once         bool
-	}{{"demo", "e2emarker", w.acked, false}, {"journald", "e2ejournal", w.sent, true}} {
+	}{{"demo", "eventmarker", w.acked, false}, {"journald", "journalmarker", w.sent, true}} {
 		if len(k.want) == 0 {
 			c.t.Errorf("no event of %s was taken: %v", k.source, w.err)
 		}
@@ -248,15 +248,16 @@ func missing(want map[int]time.Time, have map[int]int) (n int) {
 	return n
 }
 
-// A watch asks the search for events and notes when it saw each first.
+// A watch asks the search for the events of a writer. All of a source are of
+// one template, so that a hit's count says how many of them can be found.
 type watch struct {
 	stop func()
-	seen map[string]map[int]time.Time // word, number
+	seen map[string][]time.Time // by the word: when the first, the second, ... event was found
 	err  error
 }
 
 func startWatch(t *testing.T, c *container, run string) *watch {
-	w := &watch{seen: map[string]map[int]time.Time{"e2emarker": {}, "e2ejournal": {}}}
+	w := &watch{seen: map[string][]time.Time{"eventmarker": nil, "journalmarker": nil}}
 	ended, done := make(chan struct{}), make(chan struct{})
 	socket := c.path(names.SearchSocket)
 	go func() {
@@ -267,18 +268,19 @@ func startWatch(t *testing.T, c *container, run string) *watch {
 				return
 			case <-time.After(50 * time.Millisecond):
 			}
-			since := time.Now().Add(-20 * time.Second)
-			for word, seen := range w.seen {
-				hits, _, err := search.AskSocket(t.Context(), socket, search.Request{Question: fmt.Sprintf("%q", word+" "+run), Limit: 1000, Since: &since})
+			for word := range w.seen {
+				hits, _, err := search.AskSocket(t.Context(), socket, search.Request{Question: fmt.Sprintf("%q", word+" "+run), Limit: 100})
 				if err != nil {
 					w.err = errors.Join(w.err, err)
 				}
-				now := time.Now()
+				found := int64(0)
 				for _, h := range hits {
-					var n int
-					if _, err := fmt.Sscanf(h.Message, word+" "+run+" number %d", &n); err == nil && seen[n].IsZero() {
-						seen[n] = now
+					if strings.HasPrefix(h.Message, word+" "+run+" number ") {
+						found += h.Count // more than one if the hour has changed
 					}
+				}
+				for int64(len(w.seen[word])) < found {
+					w.seen[word] = append(w.seen[word], time.Now())
 				}
 			}
 		}

@@ -121,6 +121,7 @@ func debPackage(t *testing.T, sources, bin, version string) string {
 	out := t.TempDir()
 	cmd := exec.Command("make", "deb", "BIN="+bin, "VERSION="+version, "DIST="+out)
 	cmd.Dir = sources
+	cmd.Env = append(os.Environ(), "DEB_COMPRESSION=none")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make deb: %v\n%s", err, text)
 	}
