@@ -249,10 +249,11 @@ func killed(t *testing.T, seed uint64, snapshots, kills int) {
 		return -1
 	}
 	outcomes, streams := make(map[string]int), 0
+	var usual time.Duration // that a stream takes to be ingested, on this machine now
 	for n := 0; ; n++ {
 		at := position(fileCursor(t, h.cursor))
 		if at == len(rec.Steps)-1 {
-			if n >= kills {
+			if outcomes["killed"] >= kills {
 				break
 			}
 			for _, suffix := range []string{"", "-wal", "-shm"} { // from the beginning
@@ -266,12 +267,20 @@ func killed(t *testing.T, seed uint64, snapshots, kills int) {
 			stream = back
 		}
 		streams++
-		code, words := h.feed(stream, r, n < kills)
+		var within time.Duration
+		if n%10 > 0 && outcomes["killed"] < kills {
+			within = usual + usual/8
+		}
+		start := time.Now()
+		code, words := h.feed(stream, r, within)
 		switch code {
 		case -1:
 			outcomes["killed"]++
 		case 0:
 			outcomes["done"]++
+			if within == 0 {
+				usual = time.Since(start)
+			}
 		case 5: // it was killed between the commit and the cursor file, which is there now
 			outcomes["lost parent"]++
 		default:
@@ -279,19 +288,23 @@ func killed(t *testing.T, seed uint64, snapshots, kills int) {
 		}
 		// What the file says is in the index.
 		file := position(fileCursor(t, h.cursor))
-		if in := h.verify(rec, position); file > in {
+		in := h.verify(rec, position)
+		if file > in {
 			t.Fatalf("the cursor file stands at %d, the index at %d", file, in)
+		}
+		if code == -1 && in > at {
+			outcomes["of these after the commit"]++
 		}
 	}
 	t.Logf("%d streams from seed %d: %v", streams, seed, outcomes)
-	if outcomes["killed"] < kills/4 || outcomes["done"] == 0 {
+	if outcomes["of these after the commit"] == 0 || outcomes["done"] == 0 {
 		t.Errorf("outcomes %v", outcomes)
 	}
 }
 
 // feed gives gb-vecsync ingest a stream, in pieces, and kills it at a random
-// moment if kill says so; the exit code is -1 then.
-func (h *host) feed(stream []byte, r *rand.Rand, kill bool) (code int, words string) {
+// moment within a time, if that is not 0; the exit code is -1 then.
+func (h *host) feed(stream []byte, r *rand.Rand, within time.Duration) (code int, words string) {
 	h.Helper()
 	cmd := h.command("gb-vecsync", "ingest")
 	in, err := cmd.StdinPipe()
@@ -299,8 +312,8 @@ func (h *host) feed(stream []byte, r *rand.Rand, kill bool) (code int, words str
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	h.must(cmd.Start())
-	if kill {
-		timer := time.AfterFunc(time.Duration(r.IntN(12000))*time.Microsecond, func() { cmd.Process.Kill() })
+	if within > 0 {
+		timer := time.AfterFunc(time.Duration(r.Int64N(int64(within))), func() { cmd.Process.Kill() })
 		defer timer.Stop()
 	}
 	for rest := stream; len(rest) > 0; {
