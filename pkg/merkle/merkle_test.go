@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"golang.org/x/mod/sumdb/note"
 	"strings"
 	"testing"
 
@@ -280,4 +281,55 @@ func BenchmarkLeafAndAppend(b *testing.B) {
 	for b.Loop() {
 		r.Append(h.Leaf(line))
 	}
+}
+
+// Splitting loses no byte, every part is one note, and what opens here opens in
+// x/mod with the same text.
+func FuzzNotesSplitAndOpen(f *testing.F) {
+	s, err := KeyFromSeed("o", [32]byte{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	note1, err := Sign(Checkpoint{Origin: "o", Size: 1}, s)
+	if err != nil {
+		f.Fatal(err)
+	}
+	v, err := note.NewVerifier(s.Verifier().String())
+	if err != nil {
+		f.Fatal(err)
+	}
+	w, err := ParseWitness("witness.example/w+2af25264+BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	if err == nil {
+		f.Fatal("a witness key with a wrong id")
+	}
+	f.Add(append(append(bytes.Clone(note1), '\n'), note1...))
+	f.Add(append(bytes.Clone(note1), '\n'))
+	f.Add([]byte("o\n1\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n\u2014 o AAAA\n\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		notes, rest := SplitNotes(data)
+		var joined []byte
+		for _, n := range notes {
+			joined = append(append(joined, n...), '\n')
+			if more, rest := SplitNotes(append(bytes.Clone(n), '\n')); len(more) != 1 || len(rest) != 0 {
+				t.Fatalf("%q is %d notes", n, len(more))
+			}
+		}
+		if !bytes.Equal(append(joined, rest...), data) {
+			t.Fatalf("%q was split into %q and %q", data, notes, rest)
+		}
+		for _, n := range append(notes, data) {
+			c, perr := ParseNote(n)
+			w.Cosignature(n, n)
+			opened, err := Open(n, s.Verifier())
+			if err != nil {
+				continue
+			}
+			if perr != nil || c != opened {
+				t.Fatalf("%q: read %v, opened %v, %v", n, c, opened, perr)
+			}
+			if x, err := note.Open(n, note.VerifierList(v)); err != nil || !strings.HasPrefix(x.Text, opened.Text()) {
+				t.Fatalf("%q: x/mod says %v", n, err)
+			}
+		}
+	})
 }
