@@ -164,6 +164,10 @@ install:
 	for u in $(UNITS); do \
 	  sed -E 's,=/usr/bin/($(subst $(eval ) ,|,$(TOOLS))) ,=$(PREFIX)/bin/\1 ,' $$u > '$(DESTDIR)$(PREFIX)'/lib/systemd/system/$${u#units/}; \
 	done
+	for f in dbus-1/system.d/org.freedesktop.opdbus.conf dbus-1/system-services/org.freedesktop.opdbus.service polkit-1/actions/org.freedesktop.opdbus.policy; do \
+	  install -D -m 644 units/$$f '$(DESTDIR)$(PREFIX)/share/'$$f; \
+	done
+	install -D -m 644 packaging/policy.json '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/policy.example.json'
 	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
 	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
 	install -d '$(DESTDIR)$(PREFIX)/share/ghostbridge'
@@ -172,7 +176,8 @@ install:
 	keep 644 packaging/default '$(DESTDIR)$(SYSCONFDIR)/default/ghostbridge'; \
 	keep 644 packaging/writers.json '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/writers.json'; \
 	keep 755 packaging/ovs-status.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/ovs-status.sh'; \
-	keep 755 packaging/query-blockchain.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/query-blockchain.sh'
+	keep 755 packaging/query-blockchain.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/query-blockchain.sh'; \
+	keep 755 packaging/test-dbus.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/test-dbus.sh'
 
 # The Debian package, in dist/.
 DIST ?= dist

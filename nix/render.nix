@@ -55,6 +55,7 @@ let
   lines = list: header + builtins.concatStringsSep "" (map (l: "${l}\n") list);
 in
 builtins.mapAttrs unitText source.units
+// import ./opdbus.nix
 // {
   "sysusers.d/ghostbridge.conf" = lines source.sysusers;
   "tmpfiles.d/ghostbridge.conf" = lines source.tmpfiles;

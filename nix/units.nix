@@ -217,6 +217,34 @@ in
       Install.WantedBy = "multi-user.target";
     };
 
+    "op-dbus.service" = {
+      comment = "Root without capabilities: what it may do is what services let root do.";
+      Unit = patient // {
+        Description = "GhostBridge: the choke point before changes through D-Bus";
+        Documentation = "man:opdbus(1)";
+        Wants = "blockchain-log.socket";
+        After = "blockchain-log.socket dbus.socket";
+      };
+      Service = sandbox // always // {
+        Type = "notify";
+        BusName = "org.freedesktop.opdbus";
+        ExecStart = "${bin "opdbus"} serve --bus system";
+        EnvironmentFile = "-/etc/default/ghostbridge";
+        # To read the log and the search, and to write to the log's daemon.
+        SupplementaryGroups = "gb-writers ghostbridge";
+        StateDirectory = "ghostbridge";
+        StateDirectoryMode = "0755";
+        # Callers are told apart by their units: /proc/PID/cgroup.
+        ProcSubset = "all";
+        ProtectProc = "default";
+        WatchdogSec = "30s";
+      };
+      Install = {
+        WantedBy = "multi-user.target";
+        Alias = "dbus-org.freedesktop.opdbus.service";
+      };
+    };
+
     "blockchain-rotate.timer" = {
       Unit = {
         Description = "GhostBridge: a new epoch key every hour";

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
@@ -18,14 +19,28 @@ func approvalsFlag() cli.Flag {
 	return &cli.StringFlag{Name: "approvals", EnvVars: []string{"GB_APPROVALS"}, Value: names.ApprovalsDir, Usage: "`DIR` of approvals"}
 }
 
+func logFlag() cli.Flag {
+	return &cli.StringFlag{Name: "log", EnvVars: []string{"GB_LOG"}, Value: names.LogDir, Usage: "`DIR` of the log"}
+}
+
+func chainSocketFlag() cli.Flag {
+	return &cli.StringFlag{Name: "socket", EnvVars: []string{"GB_CHAIN_SOCKET"}, Value: names.ChainSocket, Usage: "`SOCKET` of the daemon that has the log"}
+}
+
+func spoolFlag() cli.Flag {
+	return &cli.StringFlag{Name: "spool", EnvVars: []string{"GB_SPOOL"}, Value: names.SpoolDir, Usage: "`DIR` in which events wait for the log"}
+}
+
+// errOtherBus is why polkit can't be asked.
+var errOtherBus = errors.New("this is not the system bus, and polkit knows only who is there")
+
 // gateFlags are those of every command that changes something.
 func gateFlags() []cli.Flag {
 	return []cli.Flag{
 		policyFlag(), approvalsFlag(),
-		&cli.StringFlag{Name: "log", EnvVars: []string{"GB_LOG"}, Value: names.LogDir, Usage: "record in the log in `DIR`"},
-		&cli.StringFlag{Name: "socket", EnvVars: []string{"GB_CHAIN_SOCKET"}, Value: names.ChainSocket, Usage: "`SOCKET` of the daemon that has the log"},
+		logFlag(), chainSocketFlag(),
 		&cli.StringFlag{Name: "keys", EnvVars: []string{"GB_KEYS"}, Value: names.KeysDir, Usage: "`DIR` of the log's keys, where no daemon has it"},
-		&cli.StringFlag{Name: "spool", EnvVars: []string{"GB_SPOOL"}, Value: names.SpoolDir, Usage: "`DIR` in which events of a rollback wait for the log"},
+		spoolFlag(),
 		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "polkit may ask for a password"},
 	}
 }

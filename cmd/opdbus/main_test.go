@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -139,4 +140,109 @@ func privately(ts *testscript.TestScript, neg bool, args []string) {
 	mode, err := strconv.ParseUint(args[0], 8, 32)
 	ts.Check(err)
 	ts.Check(os.Chmod(ts.MkAbs(args[1]), os.FileMode(mode)))
+}
+
+// changes are the commands that change something, and how a session uses each;
+// looks are those that don't. A command in neither fails TestEveryCommand.
+var (
+	changes = map[string][]string{
+		"call":              {"call", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Switch", "true"},
+		"set":               {"set", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Brightness", "40"},
+		"approvals approve": {"approvals", "approve", "ID"},
+		"approvals deny":    {"approvals", "deny", "ID"},
+	}
+	looks = []string{"names", "tree", "introspect", "describe", "get", "watch", "approvals list", "approvals show", "policy check", "policy explain", "doctor",
+		"serve", // its entrances are tested in integration/opdbus
+	}
+)
+
+// Each command is known to change nothing, or leaves intent and outcome; a new
+// one without them fails here.
+func TestEveryCommand(t *testing.T) {
+	require.Root(t)
+	require.Tool(t, "dbus-daemon")
+	var commands []string
+	for _, c := range app().Commands {
+		if len(c.Subcommands) == 0 {
+			commands = append(commands, c.Name)
+		}
+		for _, s := range c.Subcommands {
+			commands = append(commands, c.Name+" "+s.Name)
+		}
+	}
+	address := privatebus.Start(t, privatebus.Options{Open: true})
+	lamp, err := filepath.Abs("testdata/lamp.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	privatebus.Run(t, "ready", nil, privatebus.Python, lamp, address)
+	privatebus.Mock(t, address, "org.freedesktop.PolicyKit1", "polkitd")
+	dir := t.TempDir()
+	if _, err := chain.Create(dir+"/L", "test.example/log", dir+"/K", chain.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	rules := `{"version":1,"rules":[{"id":"fail","members":["Fail"],"effect":"approve"},{"id":"lamp","name":"org.example.Lamp","effect":"allow"}]}`
+	if err := os.WriteFile(dir+"/policy.json", []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "GB_BUS="+address, "DBUS_SYSTEM_BUS_ADDRESS="+address, "GB_LOG="+dir+"/L", "GB_KEYS="+dir+"/K", "GB_POLICY="+dir+"/policy.json",
+		"GB_APPROVALS="+dir+"/approvals", "GB_SPOOL="+dir+"/spool", "GB_CHAIN_SOCKET="+dir+"/chain.sock")
+	run := func(argv ...string) (string, error) {
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Env = env
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run("gdbus", "call", "--address", address, "--dest", "org.freedesktop.PolicyKit1", "--object-path", "/org/freedesktop/PolicyKit1/Authority",
+		"--method", "org.freedesktop.DBus.Mock.SetAllowed", "['org.freedesktop.opdbus.call','org.freedesktop.opdbus.set-property','org.freedesktop.opdbus.approve']"); err != nil {
+		t.Fatal(out, err)
+	}
+	program, err := exec.LookPath("opdbus") // testscript.Main has put it there
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := int64(0)
+	recorded := func() (types []string) {
+		_, err := chain.Query(t.Context(), os.DirFS(dir+"/L"), chain.QueryOptions{}, func(e *event.Event, _ []byte) error {
+			if e.Index >= next && e.Source == "opdbus" {
+				types = append(types, strings.TrimPrefix(e.Type, "opdbus."))
+			}
+			next = max(next, e.Index+1)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return types
+	}
+	for _, c := range commands {
+		argv := slices.Clone(changes[c])
+		if argv == nil {
+			if !slices.Contains(looks, c) {
+				t.Errorf("opdbus %s: does it change something? It is in neither list", c)
+			}
+			continue
+		}
+		if i := slices.Index(argv, "ID"); i >= 0 {
+			for range 2 { // the first one may use up what was approved
+				run(program, "call", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Fail")
+			}
+			out, err := run(program, "approvals", "list")
+			if err != nil {
+				t.Fatal(out, err)
+			}
+			for line := range strings.Lines(out) {
+				if f := strings.Fields(line); len(f) > 1 && f[1] == "pending" {
+					argv[i] = f[0]
+				}
+			}
+			recorded()
+		}
+		if out, err := run(append([]string{program}, argv...)...); err != nil {
+			t.Errorf("opdbus %v: %v\n%s", argv, err, out)
+		}
+		if got := recorded(); !slices.Equal(got, []string{"intent", "outcome"}) {
+			t.Errorf("opdbus %v: events %v", argv, got)
+		}
+	}
 }

@@ -25,7 +25,7 @@ type Incoming struct {
 }
 
 // A Handler answers calls, several at once. An *Error goes to the caller as it
-// is, another error as org.freedesktop.DBus.Error.Failed.
+// is, one with a method DBusName under that name, another error as org.freedesktop.DBus.Error.Failed.
 type Handler func(ctx context.Context, in Incoming) (Body, error)
 
 // MaxIncoming is how many calls are handled at once; more are refused with
@@ -114,13 +114,14 @@ func (m *method) Call(...any) ([]any, error) {
 }
 
 func errorName(err error) (name, text string) {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Name, e.Message
-	}
+	// Who refuses because of another's error refuses in its own name.
 	var named interface{ DBusName() string }
 	if errors.As(err, &named) {
 		return named.DBusName(), err.Error()
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Name, e.Message
 	}
 	return "org.freedesktop.DBus.Error.Failed", err.Error()
 }

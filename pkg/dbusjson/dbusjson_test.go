@@ -294,6 +294,10 @@ func FuzzIntrospection(f *testing.F) {
 		if err != nil {
 			return
 		}
+		// What is written is read again as it was.
+		if again, err := ParseIntrospection(n.XML()); err != nil || !reflect.DeepEqual(again, n) {
+			t.Fatalf("%+v came back as %+v, %v", n, again, err)
+		}
 		for _, i := range n.Interfaces {
 			for _, m := range i.Methods {
 				if _, err := ArgsSchema(m.Name, m.Doc, m.In); err != nil {

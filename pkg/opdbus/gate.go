@@ -310,6 +310,7 @@ func (g *Gate) intent(ctx context.Context, p Principal, a Action, d Decision, id
 	if approval != nil {
 		data["approval"] = map[string]any{"id": approval.ID, "approver": approval.Approver}
 	}
+	data["process"] = thisProcess()
 	if deadline, ok := ctx.Deadline(); ok {
 		data["deadline"] = deadline.UTC().Format(time.RFC3339Nano)
 	}

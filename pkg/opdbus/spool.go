@@ -87,6 +87,15 @@ func markSpooled(line []byte) ([]byte, error) {
 	return eventLine(e.event), nil
 }
 
+// Size returns how many bytes of events wait.
+func (s *Spool) Size() int64 {
+	info, err := os.Stat(filepath.Join(s.Dir, spoolFile))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // Flush appends what waits to the log. A process that is killed after the
 // log's acknowledgement and before the file is emptied appends it twice.
 func (s *Spool) Flush(ctx context.Context, j Journal) (n int, err error) {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/opdbus"
+	"github.com/ghostbridge/ghostbridge/pkg/systemd"
+)
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "be the choke point on a bus, as " + names.BusName,
+		Description: `Owns the name ` + names.BusName + ` and makes calls of other services for its
+callers, whom the bus names: policy, polkit and approvals decide, the intent is
+in the log before the call and the outcome after it. Where the log's daemon does
+not take the intent, nothing is done. It also answers questions about the log.
+
+The policy file is read anew when it changes; one that can't be read denies every
+change. A lost bus ends the process: systemd starts it again.
+
+Examples:
+
+   opdbus serve --bus unix:path=/tmp/bus
+   busctl introspect ` + names.BusName + ` ` + names.BusObject,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "bus", EnvVars: []string{"GB_BUS"}, Value: bus.System, Usage: "`BUS`: system, session or an address"},
+			policyFlag(), approvalsFlag(), logFlag(), chainSocketFlag(), spoolFlag(),
+			&cli.StringFlag{Name: "search", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of the search"},
+		},
+		Action: runServe,
+	}
+}
+
+func runServe(c *cli.Context) error {
+	if c.Args().Present() {
+		return cli.Usagef("serve takes no argument")
+	}
+	if _, err := opdbus.LoadPolicy(c.String("policy")); err != nil {
+		return err
+	}
+	logger := cli.Logger(c.App.ErrWriter)
+	journal := &opdbus.LogJournal{Socket: c.String("socket")}
+	if created, err := chain.ReadCreated(os.DirFS(c.String("log"))); err == nil {
+		journal.Key = created.LogKey.String()
+	} else {
+		logger.Warn("the log can't be read: whichever log the daemon has is taken", "log", c.String("log"), "error", err)
+	}
+	defer journal.Close()
+	var watchdog systemd.Watchdog
+	d := &opdbus.Daemon{
+		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), Version: cli.Version(), Logger: logger,
+		Gate: &opdbus.Gate{Journal: journal, Approvals: &opdbus.Approvals{Dir: c.String("approvals")}, Spool: &opdbus.Spool{Dir: c.String("spool")}},
+		Ready: func() {
+			if _, err := systemd.Notify("READY=1"); err != nil {
+				logger.Warn("notify", "error", err)
+			}
+		},
+		Alive: watchdog.Alive,
+	}
+	if c.String("bus") != bus.System {
+		// polkit is on the system bus, which knows nothing of who calls on this one.
+		if resolved, err := bus.Resolve(bus.System); err != nil || resolved != c.String("bus") {
+			d.Gate.Polkit = opdbus.NoAuthority{Err: errOtherBus}
+		}
+	}
+	defer context.AfterFunc(c.Context, func() { systemd.Notify("STOPPING=1") })()
+	err := d.Serve(c.Context)
+	logger.Info("stopped")
+	return err
+}

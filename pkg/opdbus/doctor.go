@@ -1,0 +1,336 @@
+package opdbus
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// States of a finding.
+const (
+	StateOK     = "ok"
+	StateFailed = "failed"
+)
+
+// A Finding is what one check of a Doctor found.
+type Finding struct {
+	Check    string `json:"check"`
+	State    string `json:"state"`
+	Evidence string `json:"evidence"`         // what was seen, for people
+	Remedy   string `json:"remedy,omitempty"` // what to do where it failed
+}
+
+// A Doctor looks over a host: what must hold for changes to be recorded, kept
+// and found. It changes nothing.
+type Doctor struct {
+	Address    string // of the system bus
+	LogDir     string
+	PolicyFile string
+	Spool      *Spool
+	Tools      string // directory of our other tools; those of PATH if empty
+	Root       string // of the host's files, "/" but in tests
+}
+
+// A Check is one of a Doctor's.
+type Check struct {
+	Name string
+	DBus bool // belongs to the D-Bus part
+	run  func(d *Doctor, ctx context.Context) (evidence string, err error)
+	// Remedy where it fails.
+	Remedy string
+}
+
+// Checks returns all checks, in the order in which they depend on each other.
+func Checks() []Check {
+	return []Check{
+		{"bus", true, (*Doctor).checkBus, "systemctl start dbus.socket"},
+		{"opdbus", true, (*Doctor).checkDaemon, "systemctl start op-dbus.service; journalctl -u op-dbus.service"},
+		{"introspection", true, (*Doctor).checkIntrospection, "busctl introspect " + names.BusName + " " + names.BusObject},
+		{"polkit", true, (*Doctor).checkPolkit, "install and start polkit: without it no change is authorised"},
+		{"policy", true, (*Doctor).checkPolicy, "opdbus policy check " + names.PolicyFile},
+		{"log", false, (*Doctor).checkLog, "gb-chain verify says what is wrong; keep the snapshots"},
+		{"intents", false, (*Doctor).checkIntents, "look whether it was done, and do it again if not: gb-chain query --type opdbus.intent"},
+		{"spool", false, (*Doctor).checkSpool, "systemctl start blockchain-log.socket; opdbus serve then appends them"},
+		{"bridges", false, tool("gb-ovs-setup", "status"), "gb-ovs-setup status; systemctl start ovs-bridge-setup.service"},
+		{"snapshots", false, tool("gb-snap", "status", names.TimingDir), "systemctl start btrfs-snapshot.timer"},
+		{"index", false, tool("gb-vecsync", "stats"), "systemctl start btrfs-vector-sync.path gb-vecsync.socket"},
+		{"mounts", false, (*Doctor).checkMounts, "mount the three subvolumes of btrfs with compress=zstd"},
+		{"boot loader", false, (*Doctor).checkBootLoader, "bootctl install"},
+		{"SSH keys", false, (*Doctor).checkSSHKeys, "ssh-keygen -t ed25519 -f /etc/ssh/ssh_host_ed25519_key; remove ssh_host_dsa_key"},
+		{"networkd", false, (*Doctor).checkNetworkd, "systemctl disable --now NetworkManager; systemctl enable --now systemd-networkd"},
+		{"declarative", false, (*Doctor).checkNixOS, "NixOS keeps the whole configuration in .nix files; elsewhere nothing does"},
+	}
+}
+
+// Run does one check.
+func (d *Doctor) Run(ctx context.Context, c Check) Finding {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	evidence, err := c.run(d, ctx)
+	f := Finding{Check: c.Name, State: StateOK, Evidence: Clean(evidence)}
+	if err != nil {
+		f.State, f.Evidence, f.Remedy = StateFailed, Clean(err.Error()), c.Remedy
+	}
+	return f
+}
+
+func (d *Doctor) connect(ctx context.Context) (*bus.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return bus.Connect(ctx, d.Address)
+}
+
+func (d *Doctor) checkBus(ctx context.Context) (string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	list, err := c.Names(ctx, false)
+	return fmt.Sprintf("%d names", len(list)), err
+}
+
+func (d *Doctor) checkDaemon(ctx context.Context) (string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	b, err := c.Call(ctx, bus.Call{Name: names.BusName, Path: names.BusObject, Interface: names.BusInterface + ".Manager", Member: "GetStatus"})
+	if err != nil {
+		return "", err
+	}
+	status := map[string]any{}
+	for _, e := range b.Values[0].(dbusjson.Dict) {
+		status[e.Key.(string)] = e.Value.(dbusjson.Variant).Value
+	}
+	if status["healthy"] != true {
+		return "", fmt.Errorf("it is not healthy: %v", status["faults"])
+	}
+	return fmt.Sprintf("version %v, %v rules, log of %v events", status["version"], status["rules"], status["log_size"]), nil
+}
+
+func (d *Doctor) checkIntrospection(ctx context.Context) (string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	n, err := c.Introspect(ctx, names.BusName, names.BusObject, false)
+	if err != nil {
+		return "", err
+	}
+	var have []string
+	for i := range interfaces {
+		if interfaces[i].path != names.BusObject {
+			continue
+		}
+		if n.Interface(interfaces[i].name) == nil {
+			return "", fmt.Errorf("%s has no interface %s", names.BusObject, interfaces[i].name)
+		}
+		have = append(have, strings.TrimPrefix(interfaces[i].name, names.BusInterface+"."))
+	}
+	return strings.Join(have, ", "), nil
+}
+
+func (d *Doctor) checkPolkit(ctx context.Context) (string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	list, err := c.Names(ctx, false)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range list {
+		if n.Name == polkitName {
+			if n.Owner == "" {
+				return "starts when it is asked", nil
+			}
+			return "runs as " + n.Owner, nil
+		}
+	}
+	return "", errors.New(polkitName + " is not on the bus")
+}
+
+func (d *Doctor) checkPolicy(context.Context) (string, error) {
+	p, err := LoadPolicy(d.PolicyFile)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d rules, revision %.12s", len(p.Rules), p.Revision), nil
+}
+
+func (d *Doctor) checkLog(ctx context.Context) (string, error) {
+	live, frozen, err := chain.Writing(d.LogDir)
+	if err != nil {
+		return "", err
+	}
+	r, err := chain.Verify(ctx, os.DirFS(d.LogDir), chain.VerifyOptions{Live: live, Frozen: frozen})
+	if err != nil {
+		return "", err
+	}
+	if !r.OK {
+		return "", fmt.Errorf("%d faults, the first: %s", len(r.Faults), r.Faults[0].Detail)
+	}
+	return fmt.Sprintf("%d events verified, root %s", r.Size, r.Root), nil
+}
+
+func (d *Doctor) checkIntents(ctx context.Context) (string, error) {
+	now := time.Now()
+	list, err := Unresolved(ctx, os.DirFS(d.LogDir), now.Add(-UnresolvedSince), now)
+	if err != nil {
+		return "", err
+	}
+	if len(list) == 0 {
+		return "each intent of the last seven days has its outcome", nil
+	}
+	o := list[0]
+	return "", fmt.Errorf("%d intents have no outcome: it is unknown whether they were done; the first: #%d %s %s by %s", len(list), o.Index, o.Time.Format(time.RFC3339), o.Message, o.Actor)
+}
+
+func (d *Doctor) checkSpool(context.Context) (string, error) {
+	if n := d.Spool.Size(); n > 0 {
+		return "", fmt.Errorf("%d bytes of events wait for the log in %s", n, d.Spool.Dir)
+	}
+	return "no event waits", nil
+}
+
+// tool makes a check of one of our tools' own verdict, its exit code.
+func tool(name string, args ...string) func(*Doctor, context.Context) (string, error) {
+	return func(d *Doctor, ctx context.Context) (string, error) {
+		path := filepath.Join(d.Tools, name)
+		if _, err := os.Stat(path); d.Tools == "" || err != nil {
+			if path, err = exec.LookPath(name); err != nil {
+				return "", err
+			}
+		}
+		cmd := exec.CommandContext(ctx, path, args...)
+		var out, said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &said
+		if err := cmd.Run(); err != nil {
+			return "", fmt.Errorf("%s: %w: %s", name, err, firstLine(said.String()+out.String()))
+		}
+		return firstLine(out.String()), nil
+	}
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
+}
+
+func (d *Doctor) file(path string) string { return filepath.Join(d.Root, path) }
+
+func (d *Doctor) checkMounts(context.Context) (string, error) {
+	data, err := os.ReadFile(d.file("/proc/self/mountinfo"))
+	if err != nil {
+		return "", err
+	}
+	found := map[string]string{} // mount point to what is wrong with it, "" if nothing
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		before, after, ok := strings.Cut(s.Text(), " - ")
+		f, g := strings.Fields(before), strings.Fields(after)
+		if !ok || len(f) < 6 || len(g) < 3 {
+			continue
+		}
+		switch {
+		case g[0] != "btrfs":
+			found[f[4]] = "is " + g[0] + ", not btrfs"
+		case !strings.Contains(","+g[2], ",compress"):
+			found[f[4]] = "is not compressed"
+		default:
+			found[f[4]] = ""
+		}
+	}
+	for _, dir := range []string{names.TimingDir, names.VectorsDir} {
+		if wrong, ok := found[dir]; !ok {
+			return "", fmt.Errorf("%s is not mounted", dir)
+		} else if wrong != "" {
+			return "", fmt.Errorf("%s %s", dir, wrong)
+		}
+	}
+	return "btrfs, mounted with compression (how much it saves is not measured: compsize does)", nil
+}
+
+// loaderInfo is the EFI variable in which a boot loader says who it is
+// (systemd's Boot Loader Interface).
+const loaderInfo = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41fb-b6c7-cf29bb845a59"
+
+func (d *Doctor) checkBootLoader(context.Context) (string, error) {
+	data, err := os.ReadFile(d.file(loaderInfo))
+	if err != nil {
+		return "", fmt.Errorf("the boot loader does not say that it is systemd-boot: %w", err)
+	}
+	name := strings.ReplaceAll(string(data[min(4, len(data)):]), "\x00", "") // 4 bytes of attributes, then UTF-16
+	if !strings.HasPrefix(name, "systemd-boot") {
+		return "", fmt.Errorf("the boot loader is %q", name)
+	}
+	return name, nil
+}
+
+func (d *Doctor) checkSSHKeys(context.Context) (string, error) {
+	keys, err := filepath.Glob(d.file("/etc/ssh/ssh_host_*_key"))
+	if err != nil {
+		return "", err
+	}
+	if len(keys) == 0 {
+		return "no SSH server", nil
+	}
+	ed25519 := false
+	for _, k := range keys {
+		switch filepath.Base(k) {
+		case "ssh_host_dsa_key":
+			return "", fmt.Errorf("%s exists", k)
+		case "ssh_host_ed25519_key":
+			ed25519 = true
+		}
+	}
+	if !ed25519 {
+		return "", errors.New("no Ed25519 host key")
+	}
+	return fmt.Sprintf("%d host keys, Ed25519 among them, no DSA", len(keys)), nil
+}
+
+func (d *Doctor) checkNetworkd(ctx context.Context) (string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	list, err := c.Names(ctx, false)
+	if err != nil {
+		return "", err
+	}
+	owned := map[string]bool{}
+	for _, n := range list {
+		owned[n.Name] = n.Owner != ""
+	}
+	switch {
+	case owned["org.freedesktop.NetworkManager"]:
+		return "", errors.New("NetworkManager runs")
+	case !owned["org.freedesktop.network1"]:
+		return "", errors.New("systemd-networkd does not run")
+	}
+	return "systemd-networkd runs, NetworkManager does not", nil
+}
+
+func (d *Doctor) checkNixOS(context.Context) (string, error) {
+	if _, err := os.Stat(d.file("/etc/NIXOS")); err != nil {
+		return "", errors.New("this is not NixOS")
+	}
+	return "NixOS", nil
+}

@@ -1,0 +1,119 @@
+package opdbus
+
+import (
+	"context"
+
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
+	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// A kind says what a method of ours does.
+type kind int
+
+const (
+	reading   kind = iota // anybody may, nothing is recorded
+	sensitive             // reads what not everybody may see: uid 0, or polkit
+	changing              // goes through the choke point
+)
+
+// A method of the daemon.
+type method struct {
+	dbusjson.Method
+	kind kind
+	do   func(d *Daemon, ctx context.Context, p Principal, in bus.Incoming) ([]any, error)
+}
+
+// A property of the daemon; all are read-only.
+type property struct {
+	dbusjson.Property
+	get func(d *Daemon) any
+}
+
+// An iface is an interface of the daemon, at one object.
+type iface struct {
+	path       string
+	name       string
+	doc        string
+	methods    []method
+	properties []property
+	signals    []dbusjson.Signal
+}
+
+func arg(name, sig, doc string) dbusjson.Arg { return dbusjson.Arg{Name: name, Type: sig, Doc: doc} }
+
+func args(list ...dbusjson.Arg) []dbusjson.Arg { return list }
+
+// callArgs describe a call of another service.
+func callArgs() []dbusjson.Arg {
+	return args(arg("name", "s", "Well-known name of the service."), arg("path", "o", "Object."), arg("interface", "s", ""), arg("member", "s", "Method."),
+		arg("signature", "s", "Signature of the arguments."), arg("arguments", "s", "JSON array of them, as opdbus call --args."))
+}
+
+// interfaces is all that the daemon offers beside the standard interfaces. A
+// test holds that each changing method leaves its two events.
+var interfaces = []iface{
+	{
+		path: names.BusObject, name: names.BusInterface + ".Manager",
+		doc: "The log of changes, and how this daemon is.",
+		methods: []method{
+			{Method: dbusjson.Method{Name: "GetStatus", Doc: "How the daemon is: version, healthy, log_size, log_root, policy (revision), rules, spooled, faults.",
+				Out: args(arg("status", "a{sv}", ""))}, kind: reading, do: (*Daemon).getStatus},
+			{Method: dbusjson.Method{Name: "Query", Doc: "Events of the log, newest first, each the stored line. Reading needs uid 0 or org.freedesktop.opdbus.read-sensitive.",
+				In:  args(arg("filter", "a{sv}", "source, type, actor, subject, host (s or as each), since, until (RFC 3339), limit (u, at most 1000; 100 without it).")),
+				Out: args(arg("events", "as", ""), arg("verdict", "s", "JSON: whether the lines are what was signed, tree_size, root."))}, kind: sensitive, do: (*Daemon).query},
+			{Method: dbusjson.Method{Name: "Verify", Doc: "Verifies the whole log, as gb-chain verify.", Out: args(arg("ok", "b", ""), arg("report", "s", "JSON, as gb-chain verify --json."))},
+				kind: sensitive, do: (*Daemon).verify},
+			{Method: dbusjson.Method{Name: "Unresolved", Doc: "Intents of the last seven days that have no outcome: whether they were done is unknown.",
+				Out: args(arg("intents", "a(tsss)", "Index in the log, time (RFC 3339), actor, what."))}, kind: sensitive, do: (*Daemon).unresolved},
+		},
+		properties: []property{
+			{dbusjson.Property{Name: "Version", Doc: "Of the daemon.", Type: "s", Access: "read", EmitsChanged: "const"}, func(d *Daemon) any { return d.Version }},
+			{dbusjson.Property{Name: "Healthy", Doc: "Whether the policy is valid, the log can be read and its daemon answers.", Type: "b", Access: "read"}, func(d *Daemon) any { return d.look().healthy() }},
+			{dbusjson.Property{Name: "LogSize", Doc: "Events that the log's latest checkpoint covers.", Type: "t", Access: "read", EmitsChanged: "false"}, func(d *Daemon) any { return uint64(d.look().size) }},
+			{dbusjson.Property{Name: "LogRoot", Doc: "Root of the log's Merkle tree at that size, in base64.", Type: "s", Access: "read", EmitsChanged: "false"}, func(d *Daemon) any { return d.look().root }},
+		},
+		signals: []dbusjson.Signal{
+			{Name: "EventAppended", Doc: "The log has grown. What the events say is not in the signal: Query has it.", Args: args(arg("first", "t", "Index of the first new event."), arg("last", "t", "Index of the last one."))},
+		},
+	},
+	{
+		path: names.BusObject, name: names.BusInterface + ".Bus",
+		doc: "Calls of other services on this bus, as the caller: policy, polkit and approvals decide, intent and outcome are recorded.",
+		methods: []method{
+			{Method: dbusjson.Method{Name: "Call", Doc: "Calls a method of another service. Methods that only read need uid 0 or org.freedesktop.opdbus.read-sensitive, since the service sees this daemon.",
+				In: callArgs(), Out: args(arg("signature", "s", "Of the results."), arg("results", "s", "JSON array."))}, kind: changing, do: (*Daemon).call},
+		},
+	},
+	{
+		path: names.BusObject, name: names.BusInterface + ".Approvals",
+		doc: "What waits for a person. An approval is for one action of one caller, once, and expires.",
+		methods: []method{
+			{Method: dbusjson.Method{Name: "List", Doc: "All approvals, newest first.", Out: args(arg("approvals", "as", "JSON objects."))}, kind: sensitive, do: (*Daemon).approvalsList},
+			{Method: dbusjson.Method{Name: "Get", Doc: "One approval.", In: args(arg("id", "s", "")), Out: args(arg("approval", "s", "JSON object."))}, kind: sensitive, do: (*Daemon).approvalsGet},
+			{Method: dbusjson.Method{Name: "Approve", Doc: "Approves one; polkit must know who does (org.freedesktop.opdbus.approve).", In: args(arg("id", "s", "")), Out: args(arg("state", "s", ""))}, kind: changing, do: (*Daemon).approve},
+			{Method: dbusjson.Method{Name: "Deny", Doc: "Denies one.", In: args(arg("id", "s", "")), Out: args(arg("state", "s", ""))}, kind: changing, do: (*Daemon).deny},
+		},
+		signals: []dbusjson.Signal{
+			{Name: "Requested", Doc: "Somebody waits for a person.", Args: args(arg("id", "s", ""))},
+			{Name: "Answered", Doc: "A person has answered.", Args: args(arg("id", "s", ""), arg("state", "s", "approved or denied"))},
+		},
+	},
+	{
+		path: names.BusObject, name: names.BusInterface + ".Policy",
+		doc: "What may be done. The policy is a file of root's; it can't be changed here.",
+		methods: []method{
+			{Method: dbusjson.Method{Name: "Explain", Doc: "Says which rule decides about a call by the caller, and how; nothing is called.",
+				In: callArgs(), Out: args(arg("decision", "s", "JSON: effect, read, rule, reason, polkit, policy."))}, kind: reading, do: (*Daemon).explain},
+		},
+	},
+	{
+		path: names.BusObject, name: names.BusInterface + ".Search",
+		doc: "The log's index.",
+		methods: []method{
+			{Method: dbusjson.Method{Name: "Search", Doc: "Answers a question in plain words with events, best first.",
+				In:  args(arg("question", "s", ""), arg("limit", "u", "At most so many; 0 is 10.")),
+				Out: args(arg("hits", "as", "JSON objects, as gb-vecsync search --json."), arg("end", "s", "JSON: up to where the index has verified the log."))}, kind: sensitive, do: (*Daemon).search},
+		},
+	},
+}
