@@ -224,6 +224,7 @@ in
         Documentation = "man:opdbus(1)";
         Wants = "blockchain-log.socket";
         After = "blockchain-log.socket dbus.socket";
+        ConditionPathExists = "/run/dbus/system_bus_socket";
       };
       Service = sandbox // always // {
         Type = "notify";
