@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"os"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
@@ -57,7 +59,8 @@ func runWatch(c *cli.Context) error {
 		o.Status = func(st *ovs.Status) {
 			var b bytes.Buffer
 			st.WriteMetrics(&b)
-			if err := durable.Replace(file, b.Bytes(), 0o644); err != nil {
+			// The collector is another user, whatever umask this process has.
+			if err := errors.Join(durable.Replace(file, b.Bytes(), 0o644), os.Chmod(file, 0o644)); err != nil {
 				s.Log.Warn("metrics", "error", err)
 			}
 		}

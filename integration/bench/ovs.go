@@ -15,6 +15,8 @@ import (
 
 	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/ovs"
+	"github.com/ghostbridge/ghostbridge/pkg/ovsdb"
 )
 
 // switches compare bringing up two bridges and four ports, and finding them
@@ -117,12 +119,42 @@ func switchContenders(e *env, noop bool) ([]contender, error) {
 			return nil
 		})},
 		{name: "one run of ovs-vsctl", run: timed(func() error { _, err := s.Vsctl(one...); return err })},
+		// What of it is the switch's: no process, no offloads, no log.
+		{name: "read, plan, commit, settle", run: timed(func() error { return transact(s.DB) })},
 		{name: "gb-ovs-setup apply", run: timed(func() error {
 			_, err := s.In(s.NS, e.tool(names.GBOVSSetup), "apply", "--config", config, "--db", s.DB,
 				"--state", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "chain.sock"), "--spool", filepath.Join(dir, "spool"))
 			return err
 		})},
 	}, nil
+}
+
+// transact brings the switch to sequenceConfig and waits until it has done it.
+func transact(remote string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	config, err := ovs.Parse([]byte(sequenceConfig))
+	if err != nil {
+		return err
+	}
+	db, err := ovsdb.Dial(ctx, remote)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	state, err := ovs.ReadState(ctx, db)
+	if err != nil {
+		return err
+	}
+	plan, err := ovs.NewPlan(config, state, ovs.Facts{MACs: map[string]string{"ens1": "02:00:00:00:00:01"}})
+	if err != nil || !plan.ChangesDatabase() {
+		return err
+	}
+	next, err := plan.Commit(ctx, db, "bench")
+	if err != nil {
+		return err
+	}
+	return ovs.Settle(ctx, db, next, []string{"ovsbr0", "ovsbr1", "ens1", "p1", "va", "p2"})
 }
 
 // serveLog runs a log's daemon on dir/chain.sock.

@@ -169,13 +169,17 @@ func TestConfirmedStays(t *testing.T) {
 	h.contains(stderr, "no change awaits a confirmation")
 	// The file changes without being applied; the boot applies what is confirmed.
 	h.config(`{"bridges": {}}`)
+	h.stopLog() // which a boot does not wait for
 	h.boot()
 	_, stderr = h.setup(0, "apply", "--boot")
 	h.contains(stderr, "the configuration is not the confirmed one")
+	h.startLog()
 	h.must(h.reachable())
 	if out, err := h.In(h.NS, "ip", "-o", "-4", "addr", "show", "dev", "ovsbr0"); err != nil || !strings.Contains(out, "192.0.2.2") {
 		t.Errorf("after a boot: %s, %v", out, err)
 	}
+	h.setup(0, "apply") // and takes the boot's events to the log
+	h.contains(h.events(), `"spooled":true`, `"boot":true`)
 }
 
 // boot is a boot of the switch's host: fresh namespace and kernel state, the

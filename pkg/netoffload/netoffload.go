@@ -128,6 +128,22 @@ func (e *RefusedError) Error() string {
 // *RefusedError names those that did not follow. Features that the interface
 // does not have, or that are fixed, are passed over.
 func Set(nic string, want map[string]bool) error {
+	return set(nic, func(map[string]Feature) map[string]bool { return want })
+}
+
+// Off is Set with every feature off that the patterns match.
+func Off(nic string, patterns []string) error {
+	return set(nic, func(have map[string]Feature) map[string]bool {
+		want := make(map[string]bool)
+		for _, f := range expand(have, patterns) {
+			want[f] = false
+		}
+		return want
+	})
+}
+
+// set is Set with what choose wants of the features that the interface has.
+func set(nic string, choose func(have map[string]Feature) map[string]bool) error {
 	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return fmt.Errorf("offload of %s: %w", nic, err)
@@ -138,7 +154,7 @@ func Set(nic string, want map[string]bool) error {
 		return err
 	}
 	change := make(map[string]bool)
-	for name, on := range want {
+	for name, on := range choose(have) {
 		if f, ok := have[name]; ok && !f.Fixed && (f.Active != on || f.Wanted != on) {
 			change[name] = on
 		}
@@ -162,17 +178,4 @@ func Set(nic string, want map[string]bool) error {
 		return &RefusedError{nic, refused}
 	}
 	return nil
-}
-
-// Off is Set with every feature off that the patterns match.
-func Off(nic string, patterns []string) error {
-	have, err := Read(nic)
-	if err != nil {
-		return err
-	}
-	want := make(map[string]bool)
-	for _, f := range expand(have, patterns) {
-		want[f] = false
-	}
-	return Set(nic, want)
 }

@@ -99,7 +99,8 @@ func Settle(ctx context.Context, db DB, next int64, interfaces []string) error {
 			return &DeadSwitchError{time.Since(begin), context.Cause(ctx)}
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, 20*time.Millisecond)
+		// Never much longer than it has taken already.
+		pause = min(max(pause, time.Since(begin)/8), 20*time.Millisecond)
 	}
 }
 
