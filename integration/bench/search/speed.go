@@ -77,6 +77,29 @@ func speed(ctx context.Context, w io.Writer, points, distinct int, keep string) 
 		}
 		return out
 	}
+	if _, err := os.Stat(path); err != nil {
+		if err := fillPoints(w, path, points, distinct, events); err != nil {
+			return err
+		}
+	}
+	r, err := local.OpenReader(path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := latency(ctx, w, r, list); err != nil {
+		return err
+	}
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") {
+			fmt.Fprint(w, line)
+		}
+	}
+	return recall(ctx, w, r, list)
+}
+
+func fillPoints(w io.Writer, path string, points, distinct int, events func(from, to int) []*event.Event) error {
 	db, err := openIndex(path, nil)
 	if err != nil {
 		return err
@@ -91,27 +114,7 @@ func speed(ctx context.Context, w io.Writer, points, distinct int, keep string) 
 		spent += time.Since(t)
 	}
 	fmt.Fprintf(w, "%d points of %d lines: %.0f points/s, file %d MB\n", points, distinct, float64(points)/spent.Seconds(), size(path)>>20)
-	if err := db.Close(); err != nil {
-		return err
-	}
-	r, err := local.OpenReader(path)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if err := latency(ctx, w, r, list); err != nil {
-		return err
-	}
-	if err := recall(ctx, w, r, list); err != nil {
-		return err
-	}
-	status, _ := os.ReadFile("/proc/self/status")
-	for line := range strings.Lines(string(status)) {
-		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") {
-			fmt.Fprint(w, line)
-		}
-	}
-	return nil
+	return db.Close()
 }
 
 func size(path string) int64 {

@@ -83,8 +83,9 @@ type DB struct {
 	o    Options
 	w    *writer // what the writer remembers, nil if that is to be loaded
 
-	mu  sync.RWMutex // covers mem while a reader brings it forward
-	mem *memory
+	mu     sync.RWMutex // covers the two below, mem also while a reader brings it forward
+	mem    *memory
+	passed *passed
 }
 
 var (

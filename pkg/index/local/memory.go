@@ -43,26 +43,27 @@ type posting struct {
 func (m *memory) words() int { return (m.dim + 63) / 64 }
 
 // refresh returns the memory as of the transaction t.
-func (d *DB) refresh(ctx context.Context, t *sql.Tx) (*memory, error) {
+func (d *DB) refresh(ctx context.Context, t *sql.Tx) (m *memory, events int64, err error) {
 	var epoch, n, origins int64
 	var file, embedder string
 	if err := t.QueryRowContext(ctx, `SELECT (SELECT value FROM meta WHERE key = 'file'), (SELECT value FROM meta WHERE key = 'epoch'), (SELECT value FROM meta WHERE key = 'templates'),
-		(SELECT value FROM meta WHERE key = 'embedder'), (SELECT coalesce(max(id), 0) FROM origin)`).Scan(&file, &epoch, &n, &embedder, &origins); err != nil {
-		return nil, err
+		(SELECT value FROM meta WHERE key = 'embedder'), (SELECT coalesce(max(id), 0) FROM origin),
+		(SELECT value FROM meta WHERE key = 'events')`).Scan(&file, &epoch, &n, &embedder, &origins, &events); err != nil {
+		return nil, 0, err
 	}
 	fresh := func(m *memory) bool {
 		return m != nil && m.file == file && m.epoch == epoch && m.n == int(n) && m.embedder == embedder && (len(m.ids) == 0 && origins == 0 || len(m.ids) > 0 && m.ids[len(m.ids)-1] >= origins)
 	}
 	d.mu.RLock()
-	m := d.mem
+	m = d.mem
 	d.mu.RUnlock()
 	if fresh(m) {
-		return m, nil
+		return m, events, nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if fresh(d.mem) {
-		return d.mem, nil
+		return d.mem, events, nil
 	}
 	// What is handed out is never changed: slices grow behind what others see,
 	// lists of postings are appended to likewise, and the map is copied.
@@ -72,10 +73,10 @@ func (d *DB) refresh(ctx context.Context, t *sql.Tx) (*memory, error) {
 		next.posts = slices.Clone(d.mem.posts)
 	}
 	if err := next.load(ctx, t, int(n)); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	d.mem = next
-	return next, nil
+	return next, events, nil
 }
 
 func (m *memory) load(ctx context.Context, t *sql.Tx, n int) error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,8 @@ import (
 
 // Bounds of the work that one question can ask for.
 const (
-	maxChecked = 20_000 // templates whose points are looked at
+	maxChecked = 2000   // templates whose points are looked at, by one of the ways of finding some
+	maxListed  = 4000   // rows that are read to know all templates that pass
 	maxHeld    = 4000   // points that hold a value
 	maxScanned = 50_000 // events that are looked at for values
 )
@@ -25,6 +27,9 @@ type view struct {
 	d   *DB
 	tx  *sql.Tx
 	m   *memory
+	// events are how many there are: every commit that changes what a filter
+	// lets through changes it, or the memory.
+	events int64
 }
 
 func (d *DB) view(ctx context.Context, f func(v *view) error) error {
@@ -33,11 +38,11 @@ func (d *DB) view(ctx context.Context, f func(v *view) error) error {
 		return d.wrap(err)
 	}
 	defer t.Rollback()
-	m, err := d.refresh(ctx, t)
+	m, events, err := d.refresh(ctx, t)
 	if err != nil {
 		return d.wrap(err)
 	}
-	return d.wrap(f(&view{ctx, d, t, m}))
+	return d.wrap(f(&view{ctx, d, t, m, events}))
 }
 
 // Totals implements index.Reader.
@@ -87,7 +92,11 @@ func (d *DB) Frequencies(ctx context.Context, stems []string) (in []int64, of in
 func (d *DB) Lexical(ctx context.Context, terms []index.Term, f index.Filter, limit int) (list []index.Candidate, err error) {
 	err = d.view(ctx, func(v *view) error {
 		found := v.m.lexical(terms)
-		list, err = v.candidates(found, f, limit)
+		p, err := v.passing(f)
+		if err != nil {
+			return err
+		}
+		list, err = v.candidates(found, p, limit)
 		return err
 	})
 	return list, err
@@ -100,7 +109,7 @@ func (d *DB) Dense(ctx context.Context, q []float32, f index.Filter, limit int) 
 		if err != nil {
 			return err
 		}
-		list, err = v.candidates(v.m.dense(q, limit, pass.maybe), f, limit)
+		list, err = v.candidates(v.m.dense(q, limit, pass.maybe), pass, limit)
 		return err
 	})
 	return list, err
@@ -116,11 +125,30 @@ type passing struct {
 	known map[uint32]bool
 }
 
+// A passed is what a question has found out of its filter, for what it asks
+// next.
+type passed struct {
+	m      *memory
+	events int64
+	filter string
+	some   map[uint32]bool
+	known  map[uint32]bool
+}
+
 // passing prepares for a filter. Where the filter is narrow it finds all that
 // may pass at once.
 func (v *view) passing(f index.Filter) (*passing, error) {
-	p := &passing{v: v, f: f, known: make(map[uint32]bool)}
+	p := &passing{v: v, f: f}
 	p.ids, p.all = v.m.matches(&f)
+	filter := filterKey(&f)
+	v.d.mu.Lock()
+	last := v.d.passed
+	v.d.mu.Unlock()
+	if last != nil && last.m == v.m && last.events == v.events && last.filter == filter {
+		p.some, p.known = last.some, maps.Clone(last.known)
+		return p, nil
+	}
+	p.known = make(map[uint32]bool)
 	collect := func(query string, args ...any) error {
 		rows, err := v.tx.QueryContext(v.ctx, query, args...)
 		if err != nil {
@@ -128,10 +156,13 @@ func (v *view) passing(f index.Filter) (*passing, error) {
 		}
 		defer rows.Close()
 		some := make(map[uint32]bool)
-		for rows.Next() {
+		for n := 0; rows.Next(); n++ {
 			var t uint32
 			if err := rows.Scan(&t); err != nil {
 				return err
+			}
+			if n == maxListed { // too many: each is asked for when it is wanted
+				return nil
 			}
 			if p.some == nil || p.some[t] {
 				some[t] = true
@@ -141,16 +172,28 @@ func (v *view) passing(f index.Filter) (*passing, error) {
 		return rows.Err()
 	}
 	if !p.all {
-		if err := collect("SELECT DISTINCT template FROM used WHERE origin IN (" + p.list() + ")"); err != nil {
+		if err := collect(fmt.Sprintf("SELECT template FROM used WHERE origin IN (%s) LIMIT %d", p.list(), maxListed+1)); err != nil {
 			return nil, err
 		}
 	}
 	if from, to, ok := hours(&f); ok && to-from <= 72 {
-		if err := collect("SELECT DISTINCT template FROM point WHERE hour BETWEEN ? AND ?", from, to); err != nil {
+		if err := collect(fmt.Sprintf("SELECT template FROM point WHERE hour BETWEEN ? AND ? LIMIT %d", maxListed+1), from, to); err != nil {
 			return nil, err
 		}
 	}
 	return p, nil
+}
+
+// keep remembers what was found out, for the next way of finding.
+func (p *passing) keep() {
+	p.v.d.mu.Lock()
+	p.v.d.passed = &passed{p.v.m, p.v.events, filterKey(&p.f), p.some, p.known}
+	p.v.d.mu.Unlock()
+}
+
+func filterKey(f *index.Filter) string {
+	return fmt.Sprintf("%q %q %q %q %v %v %d %t %d %t", f.Sources, f.Types, f.Hosts, f.Actors, f.HasSeverity, f.Severity,
+		f.Since.UnixNano(), f.Since.IsZero(), f.Until.UnixNano(), f.Until.IsZero())
 }
 
 func (p *passing) list() string {
@@ -187,11 +230,8 @@ func floorHour(t time.Time) int64 {
 }
 
 // candidates returns the best of a list that pass.
-func (v *view) candidates(found []scored, f index.Filter, limit int) ([]index.Candidate, error) {
-	p, err := v.passing(f)
-	if err != nil {
-		return nil, err
-	}
+func (v *view) candidates(found []scored, p *passing, limit int) ([]index.Candidate, error) {
+	f := p.f
 	if p.some != nil {
 		found = slices.DeleteFunc(found, func(s scored) bool { return !p.some[s.template] })
 	}
@@ -229,6 +269,7 @@ func (v *view) candidates(found []scored, f index.Filter, limit int) ([]index.Ca
 		}
 		out = append(out, c)
 	}
+	p.keep()
 	return out, nil
 }
 
