@@ -15,7 +15,7 @@ import (
 const (
 	poolLexical = 150 // templates that each way of finding brings
 	poolDense   = 100
-	poolValues  = 2000 // events that hold the values asked for
+	poolValues  = 300 // events that hold the values asked for; each may be in another block
 
 	denseFloor = 0.25 // cosines below say nothing
 	denseGain  = 0.35 // of the question's weight, at a cosine of 1

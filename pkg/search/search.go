@@ -204,8 +204,8 @@ func (s *Searcher) hits(ctx context.Context, ix index.Reader, list []ranked, a A
 	at := make(map[key]int)
 	best := make(map[key]float64)
 	var hits []Hit
-	const step = 32
-	for from := 0; from < len(list) && len(hits) < a.Limit; from += step {
+	for from, step := 0, 0; from < len(list) && len(hits) < a.Limit; from += step {
+		step = max(a.Limit-len(hits), 8)
 		part := list[from:min(from+step, len(list))]
 		ids := make([]index.ID, len(part))
 		of := make(map[index.ID]int)

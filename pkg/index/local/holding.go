@@ -83,7 +83,7 @@ func hourArgs(f *index.Filter) []any {
 }
 
 func (v *view) idsOf(query string, args ...any) ([]int64, error) {
-	rows, err := v.tx.QueryContext(v.ctx, query, args...)
+	rows, err := v.rows(query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (v *view) holding(value string) (list []int64, cut bool, err error) {
 			return list, true, nil
 		}
 		var masked string
-		err := v.tx.QueryRowContext(v.ctx, "SELECT masked FROM template WHERE ordinal = ?", t).Scan(&masked)
+		err := v.row("SELECT masked FROM template WHERE ordinal = ?", t).Scan(&masked)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && !strings.Contains(strings.ToLower(masked), phrase) && !strings.Contains(strings.ToLower(masked), value) {
 			continue
 		}
@@ -162,7 +162,7 @@ func (v *view) holding(value string) (list []int64, cut bool, err error) {
 func (v *view) eventsHolding(id int64, p *passing, values []string, limit, most int, blocks map[int64][]stored) (out []index.Event, scanned int, err error) {
 	var hour, o int64
 	r := row{id: id}
-	err = v.tx.QueryRowContext(v.ctx, "SELECT hour, origin, first, last, count, minutes FROM point WHERE id = ?", id).Scan(&hour, &o, &r.first, &r.last, &r.count, &r.minutes)
+	err = v.row("SELECT hour, origin, first, last, count, minutes FROM point WHERE id = ?", id).Scan(&hour, &o, &r.first, &r.last, &r.count, &r.minutes)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, 0, nil
 	}

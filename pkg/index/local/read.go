@@ -30,6 +30,35 @@ type view struct {
 	// events are how many there are: every commit that changes what a filter
 	// lets through changes it, or the memory.
 	events int64
+	st     map[string]*sql.Stmt
+}
+
+// row asks for one row by a query that is asked again and again.
+func (v *view) row(query string, args ...any) *sql.Row {
+	if s := v.prepared(query); s != nil {
+		return s.QueryRowContext(v.ctx, args...)
+	}
+	return v.tx.QueryRowContext(v.ctx, query, args...) // whose error says why
+}
+
+func (v *view) rows(query string, args ...any) (*sql.Rows, error) {
+	if s := v.prepared(query); s != nil {
+		return s.QueryContext(v.ctx, args...)
+	}
+	return v.tx.QueryContext(v.ctx, query, args...)
+}
+
+// prepared statements end with the transaction.
+func (v *view) prepared(query string) *sql.Stmt {
+	s := v.st[query]
+	if s == nil {
+		var err error
+		if s, err = v.tx.PrepareContext(v.ctx, query); err != nil {
+			return nil
+		}
+		v.st[query] = s
+	}
+	return s
 }
 
 func (d *DB) view(ctx context.Context, f func(v *view) error) error {
@@ -42,7 +71,7 @@ func (d *DB) view(ctx context.Context, f func(v *view) error) error {
 	if err != nil {
 		return d.wrap(err)
 	}
-	return d.wrap(f(&view{ctx, d, t, m, events}))
+	return d.wrap(f(&view{ctx, d, t, m, events, make(map[string]*sql.Stmt)}))
 }
 
 // Totals implements index.Reader.
@@ -276,7 +305,7 @@ func (v *view) candidates(found []scored, p *passing, limit int) ([]index.Candid
 func (v *view) candidate(s scored) (index.Candidate, error) {
 	c := index.Candidate{Score: float64(s.score)}
 	var id []byte
-	err := v.tx.QueryRowContext(v.ctx, "SELECT t.id, t.source, t.type, t.masked, t.extra, d.template FROM template t JOIN drain d ON d.id = t.grp WHERE t.ordinal = ?", s.template).
+	err := v.row("SELECT t.id, t.source, t.type, t.masked, t.extra, d.template FROM template t JOIN drain d ON d.id = t.grp WHERE t.ordinal = ?", s.template).
 		Scan(&id, &c.Source, &c.Type, &c.Masked, &c.Extra, &c.Group)
 	copy(c.ID[:], id)
 	return c, err
@@ -312,7 +341,7 @@ type row struct {
 // that do not overlap with the window it is not called.
 func (v *view) points(t int64, p *passing, f func(k pointKey, r *row) (more bool, err error)) error {
 	from, to, _ := hours(&p.f)
-	rows, err := v.tx.QueryContext(v.ctx, "SELECT hour, origin, single, id, first, last, count, minutes FROM point WHERE template = ? AND hour BETWEEN ? AND ? ORDER BY hour DESC", t, from, to)
+	rows, err := v.rows("SELECT hour, origin, single, id, first, last, count, minutes FROM point WHERE template = ? AND hour BETWEEN ? AND ? ORDER BY hour DESC", t, from, to)
 	if err != nil {
 		return err
 	}
@@ -361,7 +390,7 @@ func (v *view) whole(f *index.Filter, r *row) bool {
 // within returns the occurrences of a point in the window, the newest
 // transaction's first, at most limit; all if limit is 0.
 func (v *view) within(f *index.Filter, r *row, limit int) ([]occurrence, error) {
-	rows, err := v.tx.QueryContext(v.ctx, "SELECT data FROM occurrence WHERE point = ? ORDER BY i DESC", r.id)
+	rows, err := v.rows("SELECT data FROM occurrence WHERE point = ? ORDER BY i DESC", r.id)
 	if err != nil {
 		return nil, err
 	}
@@ -419,7 +448,7 @@ type summing struct {
 
 func (v *view) summarise(id index.ID, p *passing, blocks map[int64][]stored) ([]index.Summary, error) {
 	var t int64
-	err := v.tx.QueryRowContext(v.ctx, "SELECT ordinal FROM template WHERE id = ?", id[:]).Scan(&t)
+	err := v.row("SELECT ordinal FROM template WHERE id = ?", id[:]).Scan(&t)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -500,12 +529,12 @@ func (h *summing) sample(seen []occurrence) {
 func (v *view) event(i int64, blocks map[int64][]stored) (index.Event, error) {
 	var first int64
 	var data []byte
-	if err := v.tx.QueryRowContext(v.ctx, "SELECT first FROM block WHERE first <= ? ORDER BY first DESC LIMIT 1", i).Scan(&first); err != nil {
+	if err := v.row("SELECT first FROM block WHERE first <= ? ORDER BY first DESC LIMIT 1", i).Scan(&first); err != nil {
 		return index.Event{}, err
 	}
 	events, ok := blocks[first]
 	if !ok {
-		err := v.tx.QueryRowContext(v.ctx, "SELECT data FROM block WHERE first = ?", first).Scan(&data)
+		err := v.row("SELECT data FROM block WHERE first = ?", first).Scan(&data)
 		if err == nil {
 			events, err = decodeBlock(data)
 		}
@@ -528,7 +557,7 @@ func (v *view) event(i int64, blocks map[int64][]stored) (index.Event, error) {
 func (v *view) full(s *stored) (index.Event, error) {
 	e := s.event(v.m.origin(s.origin))
 	var id []byte
-	err := v.tx.QueryRowContext(v.ctx, "SELECT id FROM template WHERE ordinal = ?", s.template).Scan(&id)
+	err := v.row("SELECT id FROM template WHERE ordinal = ?", s.template).Scan(&id)
 	copy(e.Template[:], id)
 	return e, err
 }
