@@ -77,7 +77,7 @@ deps test-deps:
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
 test: test-deps build bin/run quickcheck
-	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -race ./pkg/... -- ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \
+	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 30m -race ./pkg/... -- -timeout 30m ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \
 	  -- -C integration/chain/peers ./...
 
 quickcheck:
