@@ -44,7 +44,13 @@ func boot(t *testing.T, d *disk) *container {
 	// In a pid namespace around the container's, that ends with this process
 	// whatever happens: else a container outlives its nspawn.
 	around := []string{"--pid", "--mount-proc", "--fork", "--kill-child=SIGKILL", "--", require.Tool(t, "systemd-nspawn")}
-	c.nspawn = exec.Command(require.Tool(t, "unshare"), append(around, args...)...)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	around = append([]string{require.Tool(t, "unshare")}, around...)
+	c.nspawn = exec.Command(self, append(around, args...)...)
+	c.nspawn.Env = append(os.Environ(), enterVariable+"="+strings.Join(newCgroups(t), ":"))
 	c.nspawn.Stdout, c.nspawn.Stderr = &c.said, &c.said
 	c.nspawn.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := c.nspawn.Start(); err != nil {

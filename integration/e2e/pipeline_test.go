@@ -26,8 +26,6 @@ func span(inLong, inShort time.Duration) time.Duration {
 	return inShort
 }
 
-func TestMain(m *testing.M) { tools.Main(m) }
-
 // TestPipeline is one session of a host: booted, the package installed, used,
 // left alone, mistreated, its power cut, upgraded, and the package removed.
 func TestPipeline(t *testing.T) {
