@@ -57,7 +57,6 @@ func runQuery(c *cli.Context) error {
 	}
 	dir := os.DirFS(c.String("log"))
 	p := newPrinter(c)
-	next := int64(0)
 	verdict, err := chain.Query(c.Context, dir, o, func(e *event.Event, line []byte) error {
 		return p.print(e, line)
 	})
@@ -69,8 +68,7 @@ func runQuery(c *cli.Context) error {
 	}
 	printVerdict(c.App.ErrWriter, verdict)
 	if c.Bool("follow") {
-		next = verdict.Size + verdict.Newer
-		err := chain.Follow(c.Context, dir, next, o.Filter, 250*time.Millisecond, func(e *event.Event, line []byte) error {
+		verdict, err = chain.Follow(c.Context, dir, verdict, o.Filter, 250*time.Millisecond, func(e *event.Event, line []byte) error {
 			if err := p.print(e, line); err != nil {
 				return err
 			}
@@ -79,6 +77,7 @@ func runQuery(c *cli.Context) error {
 		if err != nil {
 			return fmt.Errorf("log %s: %w", c.String("log"), err)
 		}
+		printVerdict(c.App.ErrWriter, verdict)
 	}
 	if !verdict.Verified {
 		return cli.Exit(cli.ExitVerify)

@@ -137,6 +137,8 @@ type Verdict struct {
 	Time     time.Time   `json:"time,omitzero"`    // at of the last event that the checkpoint covers
 	Newer    int64       `json:"newer,omitempty"`  // events behind the checkpoint
 	Pruned   int64       `json:"pruned,omitempty"` // events before this one that might have matched were deleted
+
+	tree *merkle.Range // of Size events, if verified
 }
 
 // QueryOptions say which events a query prints, and how many.
@@ -492,86 +494,8 @@ func (q *query) judge() (Verdict, error) {
 	if q.trouble != "" {
 		return no("%s", q.trouble)
 	}
-	v.Verified = true
+	v.Verified, v.tree = true, &tree
 	return v, nil
-}
-
-// Follow calls each with the events that match from index from on, as they are
-// appended, until ctx ends. It looks for new lines every interval.
-func Follow(ctx context.Context, fsys fs.FS, from int64, f Filter, interval time.Duration, each func(e *event.Event, line []byte) error) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	var file fs.File
-	var open int64 = -1
-	var rest []byte
-	defer func() {
-		if file != nil {
-			file.Close()
-		}
-	}()
-	next := from
-	buf := make([]byte, 64<<10)
-	for {
-		n := next / layout.SegmentEvents
-		if n != open {
-			if file != nil {
-				file.Close()
-				file = nil
-			}
-			f, err := fsys.Open(layout.SegmentName(n))
-			if err == nil {
-				file, open, rest = f, n, nil
-			} else if !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		got := 0
-		if file != nil {
-			var err error
-			if got, err = file.Read(buf); err != nil && err != io.EOF {
-				return err
-			}
-			rest = append(rest, buf[:got]...)
-			for {
-				nl := bytes.IndexByte(rest, '\n')
-				if nl < 0 {
-					if len(rest) > event.MaxLine {
-						return fmt.Errorf("%s: %w", layout.SegmentName(open), errLongLine)
-					}
-					break
-				}
-				line := rest[:nl]
-				if i, err := event.Check(line); err != nil {
-					return fmt.Errorf("%s: %w", layout.SegmentName(open), err)
-				} else if i == next {
-					e, err := f.match(line)
-					if err != nil {
-						return err
-					}
-					if e != nil {
-						if err := each(e, line); err != nil {
-							return err
-						}
-					}
-					next++
-				} else if i > next {
-					return fmt.Errorf("event %d is missing", next)
-				}
-				rest = rest[nl+1:]
-			}
-		}
-		if got > 0 || next/layout.SegmentEvents != n {
-			if ctx.Err() != nil {
-				return nil
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
 }
 
 // Sizes returns the number of events that the latest checkpoint covers,
