@@ -27,9 +27,16 @@ import (
 
 // comparisons are all that there are, in the order in which they run. Each
 // has a file of its own.
-var comparisons = [][]comparison{appends, verifies, readers, starts, ingests, lags, snapshots, switches}
+var comparisons = [][]comparison{appends, producers, verifies, readers, starts, ingests, lags, snapshots, switches}
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == bareDaemon {
+		if err := serveBare(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	list := flag.Bool("list", false, "print the names of the comparisons")
 	run := flag.String("run", ".", "run those whose name matches `REGEXP`")
 	rounds := flag.Int("rounds", 0, "`N` rounds instead of each comparison's own number")

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -530,6 +531,14 @@ func (p *producer) answer(a record.Ack) error {
 			Line  int64  `json:"line,omitempty"`
 			Code  int    `json:"code"`
 		}{a.Error, a.Line, a.Code})
+	}
+	if len(a.Leaves) == 0 { // nearly all that a daemon with many producers says
+		line := strconv.AppendInt(append(p.w.AvailableBuffer(), `{"first":`...), a.First, 10)
+		line = strconv.AppendInt(append(line, `,"last":`...), a.Last, 10)
+		if _, err := p.w.Write(append(line, "}\n"...)); err != nil {
+			return err
+		}
+		return p.w.Flush()
 	}
 	return p.write(a)
 }
