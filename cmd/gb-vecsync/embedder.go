@@ -15,6 +15,7 @@ import (
 func embedderFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "embedder-url", EnvVars: []string{"GB_EMBEDDER_URL"}, Usage: "base `URL` of a server with OpenAI's embeddings API, as http://127.0.0.1:11434/v1 (default: the word vectors that are built in)"},
+		&cli.StringFlag{Name: "embedder-dir", EnvVars: []string{"GB_EMBEDDER_DIR"}, Usage: "`DIR` of a Model2Vec model: model.safetensors and tokenizer.json"},
 		&cli.StringFlag{Name: "embedder-model", EnvVars: []string{"GB_EMBEDDER_MODEL"}, Usage: "its `MODEL`"},
 		&cli.IntFlag{Name: "embedder-dim", EnvVars: []string{"GB_EMBEDDER_DIM"}, Usage: "the model's `N` dimensions"},
 		&cli.StringFlag{Name: "embedder-key-file", EnvVars: []string{"GB_EMBEDDER_KEY_FILE"}, Usage: "`FILE` with the key for it"},
@@ -25,7 +26,17 @@ func embedderFlags() []cli.Flag {
 
 // embedder is what the flags ask for.
 func embedder(c *cli.Context) (embed.Embedder, error) {
-	url := c.String("embedder-url")
+	url, dir := c.String("embedder-url"), c.String("embedder-dir")
+	if url != "" && dir != "" {
+		return nil, cli.Usagef("--embedder-url and --embedder-dir: want one of them")
+	}
+	if dir != "" {
+		m, err := embed.OpenModel2Vec(dir)
+		if err != nil {
+			return nil, err
+		}
+		return m, nil
+	}
 	if url == "" {
 		if c.IsSet("embedder-model") || c.IsSet("embedder-key-file") {
 			return nil, cli.Usagef("--embedder-model and --embedder-key-file want --embedder-url")

@@ -37,6 +37,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GB_CURSOR", filepath.Join(env.WorkDir, "C"))
 			env.Setenv("GB_CHAIN_SOCKET", "")
 			env.Setenv("TZ", "UTC")
+			model, err := filepath.Abs("../../pkg/embed/testdata/model2vec")
+			if err != nil {
+				return err
+			}
+			env.Setenv("MODEL", model)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

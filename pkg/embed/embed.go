@@ -4,6 +4,7 @@
 // Local is word vectors that are built into the program; it also knows which
 // words are near to a word. OpenAI asks a server with the /v1/embeddings
 // endpoint of OpenAI's API: Ollama, text-embeddings-inference, llama.cpp, vLLM.
+// Model2Vec is static token vectors, from a directory.
 //
 // Vectors of different embedders are never compared: ID names the space.
 package embed
