@@ -21,7 +21,8 @@ apply changes nothing.
 
 With --confirm-timeout it keeps what was there, moves addresses and routes of
 an uplink to its bridge, and checks that gateway and the file's probe hosts
-answer. If they don't, or if nobody confirms in time, what was there comes
+answer within --probe-time, in which a DHCP client may have to ask three times.
+If they don't, or if nobody confirms in time, what was there comes
 back. A configuration that was rolled back is refused without
 --confirm-timeout until it changes.
 
@@ -38,7 +39,7 @@ Example:
    gb-ovs-setup apply --confirm-timeout 90s && gb-ovs-setup confirm`,
 		Flags: setupFlags(configFlag(),
 			&cli.DurationFlag{Name: "confirm-timeout", Usage: "roll back unless confirmed within this `DURATION`"},
-			&cli.DurationFlag{Name: "probe-time", Value: 10 * time.Second, Usage: "how long gateway and hosts may take to answer: a `DURATION`"},
+			&cli.DurationFlag{Name: "probe-time", Value: 20 * time.Second, Usage: "how long gateway and hosts may take to answer: a `DURATION`"},
 			&cli.BoolFlag{Name: "boot", Usage: "apply the confirmed configuration, as ovs-bridge-setup.service does"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "only print what would be changed"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},

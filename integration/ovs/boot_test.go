@@ -5,9 +5,11 @@ package ovs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,6 +63,7 @@ func newMachine(t *testing.T) *machine {
 	h.must(syscall.Mount(m.name, m.root, "overlay", 0, "lowerdir=/,upperdir="+disk+"/upper,workdir="+disk+"/work"))
 	t.Cleanup(func() { syscall.Unmount(m.root, syscall.MNT_DETACH) })
 	t.Cleanup(func() { os.Remove("/run/systemd/nspawn/propagate/" + m.name) })
+	t.Cleanup(m.removeCgroups)
 	t.Cleanup(m.powerOff)
 
 	unit := func(name string) string {
@@ -143,7 +146,13 @@ func (m *machine) boot() {
 	m.must(os.WriteFile(m.path("boot_id"), []byte(fmt.Sprintf("%08x-0000-4000-8000-000000000000\n", m.boots)), 0o444))
 	// A PID namespace around it, so that nothing of it outlives a test that is
 	// killed.
-	m.spawn = exec.Command("unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--network-namespace-path=/run/netns/"+ns, "--capability=all",
+	// A cgroup of its own, too: --keep-unit would share that of every other
+	// container that is started from here.
+	script := `for d in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+	[ ! -e "$d/cgroup.procs" ] || { mkdir -p "$d/$0" && echo $$ > "$d/$0/cgroup.procs"; } || exit
+done
+exec "$@"`
+	m.spawn = exec.Command("sh", "-c", script, m.name, "unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--network-namespace-path=/run/netns/"+ns, "--capability=all",
 		"--bind=/dev/net/tun", "--bind="+m.dir+":/gbt", "--console=pipe", "--machine="+m.name, "-D", m.root,
 		"--boot", "systemd.unit=gbtest.target", "systemd.log_target=journal")
 	m.spawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
@@ -215,6 +224,22 @@ func (m *machine) powerOff() {
 	m.spawn.Wait()
 	m.spawn = nil
 	m.Script("-n " + m.NS + " link del ens1") // before another takes its name on the bridge
+}
+
+// removeCgroups removes those that boot made, and what systemd made in them.
+func (m *machine) removeCgroups() {
+	for _, dir := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/systemd/", "/sys/fs/cgroup/unified/"} {
+		var list []string
+		filepath.WalkDir(dir+m.name, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				list = append(list, path)
+			}
+			return nil
+		})
+		for _, path := range slices.Backward(list) { // the inner ones first
+			os.Remove(path)
+		}
+	}
 }
 
 // inside runs a program in the machine.

@@ -104,11 +104,11 @@ func (h *host) events() string {
 	return out
 }
 
-// eventually waits, for at most 20 s, until check is content.
+// eventually waits, for at most a minute, until check is content.
 func (h *host) eventually(check func() error) {
 	h.t.Helper()
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
