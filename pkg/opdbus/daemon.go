@@ -39,6 +39,41 @@ type Daemon struct {
 	policyErr error
 	state     look
 	lookedAt  time.Time
+	callers   map[string]knownCaller // by unique name
+}
+
+// A knownCaller is who a unique name was a moment ago. The bus never gives a
+// name to a second connection, so only groups and unit can be out of date.
+type knownCaller struct {
+	principal Principal
+	at        time.Time
+}
+
+const (
+	callerKept = 2 * time.Second
+	maxCallers = 1024
+)
+
+// caller returns who calls.
+func (d *Daemon) caller(ctx context.Context, in bus.Incoming) (Principal, error) {
+	d.mu.Lock()
+	known, ok := d.callers[in.Sender]
+	d.mu.Unlock()
+	if !ok || time.Since(known.at) > callerKept {
+		p, err := Caller(ctx, d.server.Conn, in.Sender, false)
+		if err != nil {
+			return p, err
+		}
+		known = knownCaller{p, time.Now()}
+		d.mu.Lock()
+		if d.callers == nil || len(d.callers) >= maxCallers {
+			d.callers = map[string]knownCaller{}
+		}
+		d.callers[in.Sender] = known
+		d.mu.Unlock()
+	}
+	known.principal.Interactive = in.Interactive
+	return known.principal, nil
 }
 
 // A look is what the daemon sees of the log and its policy.
@@ -245,7 +280,7 @@ func (d *Daemon) handle(ctx context.Context, in bus.Incoming) (bus.Body, error) 
 	p := Principal{Entrance: EntranceDBus}
 	if m.kind != reading || m.Name == "Explain" {
 		d.reload()
-		if p, err = Caller(ctx, d.server.Conn, in.Sender, in.Interactive); err != nil {
+		if p, err = d.caller(ctx, in); err != nil {
 			return bus.Body{}, unknown("AccessDenied", "%v", err)
 		}
 	}

@@ -1,0 +1,240 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/privatebus"
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// calls compare a call through the daemon, its intent and outcome on disk, with
+// one of godbus that goes to the service; and opdbus call, which keeps its
+// connection, with a busctl for each call.
+var calls = []comparison{
+	{
+		name: "call/audited", title: "calls by 32 callers at once: bare, and through opdbus serve with policy and durable intent and outcome (polkit not asked)",
+		metrics: []metric{{"rate", "calls/s", ""}, {"p50", "ms", "≤ 2 times the bare call"}, {"p99", "ms", "≤ 10"}},
+		setup:   auditedContenders,
+	},
+	{
+		name: "call/persistent", title: "calls one after the other: a busctl each, and opdbus call - over one connection",
+		metrics: []metric{{"rate", "calls/s", "≥ 50 times busctl"}},
+		setup:   persistentContenders,
+	},
+}
+
+const (
+	callers = 32
+	callFor = 2 * time.Second // a contender's turn
+)
+
+func benchBus(ctx context.Context, e *env) (string, error) {
+	dir, err := e.dir("")
+	if err != nil {
+		return "", err
+	}
+	address, stop, err := privatebus.Make(dir, privatebus.Options{Open: true})
+	if err != nil {
+		return "", err
+	}
+	e.atEnd(stop)
+	srv, err := bus.NewServer(ctx, address, func(_ context.Context, in bus.Incoming) (bus.Body, error) { return in.Args, nil })
+	if err != nil {
+		return "", err
+	}
+	e.atEnd(srv.Close)
+	return address, srv.RequestName(ctx, "org.example.Echo")
+}
+
+// start runs one of our programs until the comparison is over.
+func (e *env) start(extra []string, name string, args ...string) error {
+	cmd := exec.Command(e.tool(name), args...)
+	cmd.Env = append(os.Environ(), extra...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	e.atEnd(func() error {
+		cmd.Process.Signal(syscall.SIGTERM)
+		return cmd.Wait()
+	})
+	return nil
+}
+
+func auditedContenders(ctx context.Context, e *env) ([]contender, error) {
+	mnt, err := e.mount(loopbtrfs.Options{FS: "btrfs", MountOptions: "compress=zstd:9,noatime", Size: 4 << 30})
+	if err != nil {
+		return nil, err
+	}
+	address, err := benchBus(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := e.dir("")
+	if err != nil {
+		return nil, err
+	}
+	log, keys, socket, policy := filepath.Join(mnt, "log"), filepath.Join(dir, "keys"), filepath.Join(dir, "chain.sock"), filepath.Join(dir, "policy.json")
+	if _, err := chain.Create(log, "bench.example/log", keys, chain.Options{}); err != nil {
+		return nil, err
+	}
+	rules := `{"version":1,"per_minute":100000000,"rules":[{"id":"echo","name":"org.example.Echo","effect":"allow","polkit":"none"}]}`
+	if err := os.WriteFile(policy, []byte(rules), 0o600); err != nil {
+		return nil, err
+	}
+	vars := []string{"GB_BUS=" + address, "DBUS_SYSTEM_BUS_ADDRESS=" + address, "GB_LOG=" + log, "GB_KEYS=" + keys, "GB_CHAIN_SOCKET=" + socket, "GB_POLICY=" + policy,
+		"GB_APPROVALS=" + dir + "/approvals", "GB_SPOOL=" + dir + "/spool"}
+	if err := e.start(vars, "gb-chain", "serve", "--writers", ""); err != nil {
+		return nil, err
+	}
+	if err := waitFor(ctx, func() bool { _, err := os.Stat(socket); return err == nil }); err != nil {
+		return nil, fmt.Errorf("gb-chain serve: %w", err)
+	}
+	if err := e.start(vars, "opdbus", "serve"); err != nil {
+		return nil, err
+	}
+	bare, err := dbus.Connect(address)
+	if err != nil {
+		return nil, err
+	}
+	e.atEnd(bare.Close)
+	audited, err := dbus.Connect(address)
+	if err != nil {
+		return nil, err
+	}
+	e.atEnd(audited.Close)
+	if err := waitFor(ctx, func() bool {
+		var owned bool
+		return audited.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, names.BusName).Store(&owned) == nil && owned
+	}); err != nil {
+		return nil, fmt.Errorf("opdbus serve: %w", err)
+	}
+	echo := bare.Object("org.example.Echo", "/org/example/Echo")
+	daemon := audited.Object(names.BusName, names.BusObject)
+	return []contender{
+		{name: "godbus, bare", run: func(ctx context.Context) (sample, error) {
+			return callAtOnce(ctx, func() error { return echo.Call("org.example.Echo.Echo", 0, "hello").Err })
+		}},
+		{name: "opdbus serve", run: func(ctx context.Context) (sample, error) {
+			return callAtOnce(ctx, func() error {
+				return daemon.Call(names.BusInterface+".Bus.Call", 0, "org.example.Echo", dbus.ObjectPath("/org/example/Echo"), "org.example.Echo", "Echo", "s", `["hello"]`).Err
+			})
+		}},
+	}, nil
+}
+
+func waitFor(ctx context.Context, done func() bool) error {
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New("it did not come up")
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// callAtOnce has callers call for callFor.
+func callAtOnce(ctx context.Context, call func() error) (sample, error) {
+	var mu sync.Mutex
+	var took []time.Duration
+	var failed error
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range callers {
+		wg.Go(func() {
+			var own []time.Duration
+			for ctx.Err() == nil && time.Since(start) < callFor {
+				began := time.Now()
+				if err := call(); err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+					return
+				}
+				own = append(own, time.Since(began))
+			}
+			mu.Lock()
+			took = append(took, own...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	elapsed := time.Since(start)
+	if failed != nil || len(took) == 0 {
+		return nil, errors.Join(failed, ctx.Err())
+	}
+	slices.Sort(took)
+	at := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Microseconds()) / 1000 }
+	return sample{"rate": float64(len(took)) / elapsed.Seconds(), "p50": at(0.5), "p99": at(0.99)}, nil
+}
+
+func persistentContenders(ctx context.Context, e *env) ([]contender, error) {
+	address, err := benchBus(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	peer := contender{name: "exec busctl"}
+	if busctl, err := exec.LookPath("busctl"); err != nil {
+		peer.missing = "busctl is not installed"
+	} else {
+		peer.run = func(ctx context.Context) (sample, error) {
+			n, start := 0, time.Now()
+			for ; time.Since(start) < callFor; n++ {
+				if out, err := exec.CommandContext(ctx, busctl, "--address="+address, "--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId").CombinedOutput(); err != nil {
+					return nil, fmt.Errorf("%w: %s", err, out)
+				}
+			}
+			return sample{"rate": float64(n) / time.Since(start).Seconds()}, nil
+		}
+	}
+	return []contender{peer, {name: "opdbus call -", run: func(ctx context.Context) (sample, error) {
+		cmd := exec.CommandContext(ctx, e.tool("opdbus"), "call", "--bus", address, "-")
+		cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+address)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return nil, err
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		if err := cmd.Start(); err != nil {
+			return nil, err
+		}
+		answers := bufio.NewReader(out)
+		n, start := 0, time.Now()
+		for ; time.Since(start) < callFor; n++ {
+			if _, err := io.WriteString(in, `{"name":"org.freedesktop.DBus","path":"/org/freedesktop/DBus","interface":"org.freedesktop.DBus","member":"GetId","signature":""}`+"\n"); err != nil {
+				return nil, err
+			}
+			if line, err := answers.ReadString('\n'); err != nil || !strings.Contains(line, `"ok":true`) {
+				return nil, fmt.Errorf("%q: %w", line, err)
+			}
+		}
+		elapsed := time.Since(start)
+		in.Close()
+		return sample{"rate": float64(n) / elapsed.Seconds()}, cmd.Wait()
+	}}}, nil
+}
