@@ -103,10 +103,19 @@ func skimValue(line []byte, pos int) ([]byte, int) {
 type TimeReader struct {
 	quotedTime, quotedAt []byte // as they stood in the line before
 	claimed, at          time.Time
+
+	// suffix is what stood in a line between the time that the log gave it and
+	// its checksum: the host and so on. It has no escape and no bracket, so
+	// that in a line of JSON which ends with it the time before it is the
+	// line's own.
+	suffix []byte
 }
 
 // Times is the function Times.
 func (r *TimeReader) Times(line []byte) (claimed, at time.Time, err error) {
+	if len(r.suffix) > 0 && len(r.quotedAt) > 0 && r.given(line) {
+		return r.at, r.at, nil
+	}
 	quotedTime, quotedAt, ok := plainTimes(line)
 	if !ok {
 		return Times(line)
@@ -119,6 +128,7 @@ func (r *TimeReader) Times(line []byte) (claimed, at time.Time, err error) {
 		r.quotedAt = append(r.quotedAt[:0], quotedAt...)
 	}
 	if bytes.Equal(quotedTime, quotedAt) {
+		r.learn(line, quotedTime)
 		return r.at, r.at, nil
 	}
 	if !bytes.Equal(quotedTime, r.quotedTime) {
@@ -129,6 +139,38 @@ func (r *TimeReader) Times(line []byte) (claimed, at time.Time, err error) {
 		r.quotedTime = append(r.quotedTime[:0], quotedTime...)
 	}
 	return r.claimed, r.at, nil
+}
+
+// crcValue is what a line ends with behind its checksum's key.
+const crcValue = len(`00000000"}`)
+
+const timeKey = `,"time":`
+
+// given says whether line has the at of the line before, and ends with that as
+// its time and with suffix.
+func (r *TimeReader) given(line []byte) bool {
+	const atKey = `,"at":`
+	comma := bytes.IndexByte(line, ',')
+	n := len(line) - crcValue - len(r.suffix) - len(r.quotedAt) - len(timeKey)
+	if comma < 0 || n < comma+len(atKey)+len(r.quotedAt) {
+		return false
+	}
+	head, tail := line[comma:], line[n:]
+	return string(head[:len(atKey)]) == atKey && bytes.Equal(head[len(atKey):len(atKey)+len(r.quotedAt)], r.quotedAt) &&
+		string(tail[:len(timeKey)]) == timeKey && bytes.Equal(tail[len(timeKey):len(timeKey)+len(r.quotedAt)], r.quotedAt) &&
+		bytes.Equal(tail[len(timeKey)+len(r.quotedAt):len(tail)-crcValue], r.suffix)
+}
+
+// learn takes the suffix of a line of which quotedTime is a part.
+func (r *TimeReader) learn(line, quotedTime []byte) {
+	end := cap(line) - cap(quotedTime) + len(quotedTime) // quotedTime is a part of line
+	if end > len(line)-crcValue {
+		return
+	}
+	suffix := line[end : len(line)-crcValue]
+	if !bytes.ContainsAny(suffix, `\{}[]`) {
+		r.suffix = append(r.suffix[:0], suffix...)
+	}
 }
 
 // plainTimes finds both times in a line in which no escape can hide a key and
