@@ -24,7 +24,7 @@ var verifies = []comparison{{
 	name:    "verify",
 	title:   fmt.Sprintf("%d events verified, from their segments and from their tiles", verifiedEvents),
 	rounds:  5,
-	metrics: []metric{{"rate", "events/s", "≥ 1.5 of fsck on one core, and more on two"}, {"peak", "MB", "< 200"}},
+	metrics: []metric{{"rate", "events/s", "≥ 1.5 of fsck on one core, and more on two"}, {"cpu", "ns/event", ""}, {"peak", "MB", "< 200"}},
 	setup:   verifyContenders,
 }}
 
@@ -105,5 +105,5 @@ func verifyOnce(ctx context.Context, want string, argv ...string) (sample, error
 		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
 	}
 	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return sample{"rate": verifiedEvents / took.Seconds(), "peak": float64(usage.Maxrss) * 1024 / 1e6}, nil
+	return sample{"rate": verifiedEvents / took.Seconds(), "cpu": float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / verifiedEvents, "peak": float64(usage.Maxrss) * 1024 / 1e6}, nil
 }
