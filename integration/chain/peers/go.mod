@@ -62,7 +62,3 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.61.1 // indirect
 )
-
-require github.com/ghostbridge/ghostbridge v0.0.0-00010101000000-000000000000
-
-replace github.com/ghostbridge/ghostbridge => ../../..

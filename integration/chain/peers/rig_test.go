@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// bin is the directory of gb-chain, tools that of litewitness and fsck.
+// bin is the directory of gb-chain, tools that of litewitness, fsck and
+// servetiles.
 var bin, tools string
 
 func TestMain(m *testing.M) {
@@ -35,6 +36,10 @@ func run(m *testing.M) (int, error) {
 	defer os.RemoveAll(dir)
 	tools = dir
 	build := exec.Command("go", "build", "-o", dir+"/", "filippo.io/torchwood/cmd/litewitness", "github.com/transparency-dev/tessera/cmd/fsck")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	build = exec.Command("go", "build", "-C", "../../..", "-o", dir+"/", "./integration/chain/servetiles")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("go build: %w\n%s", err, out)
 	}

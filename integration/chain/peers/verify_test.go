@@ -5,8 +5,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io/fs"
-	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,8 +18,6 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
-
-	"github.com/ghostbridge/ghostbridge/pkg/chain"
 )
 
 // policy is torchwood's for a log with one key.
@@ -190,13 +188,38 @@ func TestAcceptedByOthers(t *testing.T) {
 			if err := l.fsck("file://"+tiles, size, root); err != nil {
 				t.Error(err)
 			}
-			server := httptest.NewServer(&chain.TileHandler{FS: os.DirFS(l.path("log"))})
-			defer server.Close()
-			if err := l.fsck(server.URL+"/", size, root); err != nil {
+			if err := l.fsck(l.serveTiles(), size, root); err != nil {
 				t.Errorf("over HTTP: %v", err)
 			}
 		})
 	}
+}
+
+// serveTiles serves the log's tiles, synthesised from its segments, and returns
+// their URL.
+func (l *log) serveTiles() string {
+	l.t.Helper()
+	cmd := exec.Command(filepath.Join(tools, "servetiles"), l.path("log"))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	var url string
+	if _, err := fmt.Fscanln(out, &url); err != nil {
+		l.t.Fatal(err)
+	}
+	return url
 }
 
 // The wrapper finds what fsck finds: one byte of a bundle, one of a tile, a
