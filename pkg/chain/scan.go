@@ -93,8 +93,10 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segme
 	}
 	start := s.bytes
 	r := newLineReader(f)
+	r.tree = &s.tree
+	defer r.flush()
 	var times event.TimeReader
-	for {
+	for read := s.tree.Size(); ; read++ {
 		line, err := r.next()
 		switch {
 		case err == io.EOF:
@@ -109,8 +111,8 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segme
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", layout.SegmentName(n), err)
 		}
-		index := s.first() + s.tree.Size()
-		if i, err := check(line); err != nil || i != index || s.tree.Size() == layout.SegmentEvents {
+		index := s.first() + read
+		if i, err := check(line); err != nil || i != index || read == layout.SegmentEvents {
 			return s, nil
 		}
 		claimed, at, err := times.Times(line)
@@ -134,9 +136,10 @@ func scanSegment(fsys fs.FS, n int64, wanted []int64, covered int64, from *segme
 		if b := blobIn(line); b != nil {
 			s.blobs = append(s.blobs, blobRef{index, *b})
 		}
-		s.tree.Append(r.leaf())
+		r.addLeaf()
 		s.bytes = start + r.off
 		if len(wanted) > 0 && wanted[0] == index+1 {
+			r.flush()
 			s.at[index+1] = segmentPoint{*s.tree.Clone(), s.bytes, s.times, s.ats}
 			wanted = wanted[1:]
 		}

@@ -26,7 +26,14 @@ type lineReader struct {
 	start, end int    // what of buf is not read yet
 	line, stop int    // the line that next returned
 	err        error  // of r
+
+	tree   *merkle.Range // set by its user: where addLeaf adds
+	leaves [][]byte      // lines that are not hashed yet, with the free byte in front; in buf
+	hashes []merkle.Hash
 }
+
+// hashedAtOnce is how many leaves are hashed together.
+const hashedAtOnce = 256
 
 func newLineReader(r io.Reader) *lineReader {
 	return &lineReader{r: r, buf: make([]byte, 160<<10), start: 1, end: 1}
@@ -56,6 +63,7 @@ func (l *lineReader) next() ([]byte, error) {
 			break
 		}
 		if l.end == len(l.buf) || l.start == l.end {
+			l.flush()
 			l.end = 1 + copy(l.buf[1:], l.buf[l.start:l.end])
 			l.start = 1
 		}
@@ -77,6 +85,7 @@ func (l *lineReader) next() ([]byte, error) {
 
 // skip passes over a line that does not fit, and returns its beginning.
 func (l *lineReader) skip() ([]byte, error) {
+	l.flush()
 	head := bytes.Clone(l.buf[l.start : l.start+64])
 	for {
 		if nl := bytes.IndexByte(l.buf[l.start:l.end], '\n'); nl >= 0 {
@@ -102,6 +111,30 @@ func (l *lineReader) skip() ([]byte, error) {
 func (l *lineReader) leaf() merkle.Hash {
 	l.buf[l.line-1] = 0
 	return merkle.PrefixedLeaf(l.buf[l.line-1 : l.stop])
+}
+
+// addLeaf adds the line that next returned to the tree, which has it after
+// flush.
+func (l *lineReader) addLeaf() {
+	l.buf[l.line-1] = 0
+	l.leaves = append(l.leaves, l.buf[l.line-1:l.stop])
+	if len(l.leaves) == hashedAtOnce {
+		l.flush()
+	}
+}
+
+// flush hashes the lines that addLeaf was called for.
+func (l *lineReader) flush() {
+	if len(l.leaves) == 0 {
+		return
+	}
+	if l.hashes == nil {
+		l.hashes = make([]merkle.Hash, hashedAtOnce)
+	}
+	hashes := l.hashes[:len(l.leaves)]
+	merkle.PrefixedLeaves(hashes, l.leaves)
+	l.tree.AppendLeaves(hashes)
+	l.leaves = l.leaves[:0]
 }
 
 // segments returns the numbers of the segments in a log directory, in order.
