@@ -7,12 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/integration/peak"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
@@ -84,16 +83,13 @@ func costs(cmd *exec.Cmd, input []byte) (sample, error) {
 	var words bytes.Buffer
 	cmd.Stderr = &words
 	begin := time.Now()
-	if err := cmd.Run(); err != nil {
+	most, err := peak.Run(cmd)
+	if err != nil {
 		return nil, errors.Join(err, errors.New(strings.TrimSpace(words.String())))
 	}
 	wall := time.Since(begin)
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		return nil, os.ErrInvalid
-	}
 	return sample{
 		"cpu":  milliseconds(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()),
-		"wall": milliseconds(wall), "peak": float64(usage.Maxrss) * 1024 / 1e6,
+		"wall": milliseconds(wall), "peak": float64(most) / 1e6,
 	}, nil
 }

@@ -1,17 +1,18 @@
 package chain_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
+	"github.com/ghostbridge/ghostbridge/integration/peak"
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
@@ -96,15 +97,14 @@ func verifyPeak(t *testing.T, events int64) int64 {
 	l.fill(events)
 	l.close()
 	cmd := exec.Command(tools.Path(t, "gb-chain"), "verify", "--log", l.dir)
-	// This process is large; what a child is before it executes counts as its
-	// peak too, so a shell stands between.
-	shell := exec.Command("/bin/sh", append([]string{"-c", `"$@"`, "sh"}, cmd.Args...)...)
-	out, err := shell.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	n, err := peak.Run(cmd)
+	if err != nil || n == 0 {
+		t.Fatalf("%v, %d bytes\n%s", err, n, &out)
 	}
 	os.RemoveAll(l.dir)
-	return shell.ProcessState.SysUsage().(*syscall.Rusage).Maxrss * 1024
+	return n
 }
 
 // 10 million events are verified in less than 200 MB; how much it is does not
