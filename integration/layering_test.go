@@ -19,6 +19,7 @@ var layers = [][]string{
 	{"names", "event", "durable", "merkle", "layout", "sendstream", "template", "dbusjson", "intake", "words", "redact", "enrich"}, // core
 	{"subvol", "index", "index/local", "index/qdrant", "embed", "record", "ovsdb", "openflow", "netoffload", "rtnetlink", "bus", "systemd"},
 	{"chain", "snap", "vecsync", "search", "ovs"},
+	{"hoststate"},
 	{"opdbus", "mcp", "web"},
 	{"cli"},
 	{"cmd"},

@@ -37,6 +37,7 @@ in
         <allow send_destination="${name}" send_interface="${name}.Approvals"/>
         <allow send_destination="${name}" send_interface="${name}.Policy"/>
         <allow send_destination="${name}" send_interface="${name}.Search"/>
+        <allow send_destination="${name}" send_interface="${name}.Network.OpenFlow"/>
       </policy>
     </busconfig>
   '';
@@ -62,6 +63,9 @@ in
     + action "read-sensitive" "Read the log of changes and approvals" "Authentication is required to read the log of changes."
     + action "call" "Call a method of a service through GhostBridge" "Authentication is required to change this system through GhostBridge."
     + action "set-property" "Set a property of a service through GhostBridge" "Authentication is required to change this system through GhostBridge."
+    + action "apply-state" "Bring this host to a desired state" "Authentication is required to change the state of this system."
+    + action "rollback" "Take back, or confirm, a change of this host's state" "Authentication is required to take back a change of this system."
+    + action "network" "Change the flows of the host's bridges" "Authentication is required to change how the network is switched."
     + action "approve" "Approve a change that somebody else asked for" "Authentication is required to approve a change."
     + ''
       </policyconfig>

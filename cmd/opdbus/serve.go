@@ -32,6 +32,7 @@ Examples:
 			&cli.StringFlag{Name: "bus", EnvVars: []string{"GB_BUS"}, Value: bus.System, Usage: "`BUS`: system, session or an address"},
 			policyFlag(), approvalsFlag(), logFlag(), chainSocketFlag(), spoolFlag(),
 			&cli.StringFlag{Name: "search", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of the search"},
+			stateFlag(),
 		},
 		Action: runServe,
 	}
@@ -54,7 +55,7 @@ func runServe(c *cli.Context) error {
 	defer journal.Close()
 	var watchdog systemd.Watchdog
 	d := &opdbus.Daemon{
-		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), Version: cli.Version(), Logger: logger,
+		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), StateDir: c.String("state"), Version: cli.Version(), Logger: logger,
 		Gate: &opdbus.Gate{Journal: journal, Approvals: &opdbus.Approvals{Dir: c.String("approvals")}, Spool: &opdbus.Spool{Dir: c.String("spool")}},
 		Ready: func() {
 			if _, err := systemd.Notify("READY=1"); err != nil {

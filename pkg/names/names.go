@@ -31,6 +31,7 @@ const (
 	CursorFile   = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
 	OVSStateDir  = StateDir + "/ovs"
 	ApprovalsDir = StateDir + "/approvals"
+	HostStateDir = StateDir + "/state"
 )
 
 // Runtime sockets.

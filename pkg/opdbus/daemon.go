@@ -26,6 +26,8 @@ type Daemon struct {
 	LogDir       string
 	PolicyFile   string
 	SearchSocket string
+	StateDir     string // journal of the desired state
+	Root         string // of the file system; "" and "/" alike
 	Version      string
 	Logger       *slog.Logger
 	// Ready is called when the name is owned, Alive while the bus answers, every
@@ -33,6 +35,7 @@ type Daemon struct {
 	Ready, Alive func()
 
 	server *bus.Server
+	host   *Host // set with server, before the name is owned
 
 	mu        sync.Mutex
 	policyFor os.FileInfo // the file that the Gate's policy came from
@@ -40,6 +43,8 @@ type Daemon struct {
 	state     look
 	lookedAt  time.Time
 	callers   map[string]knownCaller // by unique name
+	planned   plannedDocuments
+	last      dbusjson.Dict // LastApply
 }
 
 // A knownCaller is who a unique name was a moment ago. The bus never gives a
@@ -107,9 +112,13 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	if d.Gate.Polkit == nil {
 		d.Gate.Polkit = &Polkit{Conn: srv.Conn}
 	}
+	d.openHost()
 	if err := srv.RequestName(ctx, names.BusName); err != nil {
 		return err
 	}
+	keeping := make(chan struct{})
+	go func() { defer close(keeping); d.keepState(ctx) }()
+	defer func() { srv.Close(); <-keeping }()
 	if d.Ready != nil {
 		d.Ready()
 	}
@@ -131,7 +140,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 			}
 			if state.healthy() != last.healthy() {
 				d.Logger.Warn("health has changed", "healthy", state.healthy(), "faults", strings.Join(state.faults, "; "))
-				d.emitChanged(names.BusInterface+".Manager", "Healthy", state.healthy())
+				d.emitChanged(names.BusObject, "Manager", "Healthy", variant("b", state.healthy()))
 			}
 			last = state
 			if now.Sub(alive) >= aliveEvery {
@@ -172,10 +181,9 @@ func (d *Daemon) emit(iface, member string, b bus.Body) {
 
 var changedTypes, _ = dbusjson.ParseSignature("sa{sv}as")
 
-func (d *Daemon) emitChanged(iface, property string, v bool) {
-	boolean, _ := dbusjson.ParseType("b")
-	b := bus.Body{Types: changedTypes, Values: []any{iface, dbusjson.Dict{{Key: property, Value: dbusjson.Variant{Type: boolean, Value: v}}}, []any{}}}
-	if err := d.server.Emit(names.BusObject, "org.freedesktop.DBus.Properties", "PropertiesChanged", b); err != nil {
+func (d *Daemon) emitChanged(path, iface, property string, v dbusjson.Variant) {
+	b := bus.Body{Types: changedTypes, Values: []any{names.BusInterface + "." + iface, dbusjson.Dict{{Key: property, Value: v}}, []any{}}}
+	if err := d.server.Emit(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", b); err != nil {
 		d.Logger.Warn("signal", "member", "PropertiesChanged", "error", err)
 	}
 }
@@ -293,7 +301,11 @@ func (d *Daemon) handle(ctx context.Context, in bus.Incoming) (bus.Body, error) 
 			return bus.Body{}, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	patience := m.patience
+	if patience == 0 {
+		patience = defaultPatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	values, err := m.do(d, ctx, p, in)
 	if err != nil {

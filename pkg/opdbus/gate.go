@@ -119,6 +119,13 @@ type Options struct {
 	DryRun bool
 	// Shown stands for the arguments in the events; nil for the action's.
 	Shown json.RawMessage
+	// Parts are the actions that this one is made of. If one of them is denied
+	// so is all of it, and if one needs a person all of it does.
+	Parts []Action
+
+	// undo says that the action takes back a part of what was allowed: nobody
+	// is asked.
+	undo bool
 }
 
 // An Outcome is what came of an action.
@@ -139,6 +146,12 @@ func (g *Gate) Do(ctx context.Context, p Principal, a Action, o Options, act fun
 func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act func(ctx context.Context, out *Outcome) (json.RawMessage, error)) (Outcome, error) {
 	policy := g.CurrentPolicy()
 	d := policy.Decide(p, a)
+	var also []string // what polkit is asked about besides
+	if o.undo {
+		d = Decision{Effect: Allow, Reason: "it takes back what was done", Revision: policy.Revision}
+	} else if len(o.Parts) > 0 {
+		d, also = policy.withParts(p, d, o.Parts)
+	}
 	out := Outcome{Decision: d}
 	if d.Read {
 		if d.Effect != Allow {
@@ -150,7 +163,7 @@ func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act fun
 		return out, err
 	}
 	out.ID = newID()
-	approval, err := g.authorise(ctx, policy, p, a, d, o, out.ID)
+	approval, err := g.authorise(ctx, policy, p, a, d, o, also)
 	if err != nil {
 		g.refused(ctx, p, a, d, out.ID, err, o)
 		return out, err
@@ -199,13 +212,13 @@ func (g *Gate) record(ctx context.Context, lines ...[]byte) error {
 }
 
 // authorise returns nil if a may be done, and the approval by which it may.
-func (g *Gate) authorise(ctx context.Context, policy *Policy, p Principal, a Action, d Decision, o Options, id string) (*Approval, error) {
+func (g *Gate) authorise(ctx context.Context, policy *Policy, p Principal, a Action, d Decision, o Options, also []string) (*Approval, error) {
 	switch d.Effect {
 	case Allow, Approve:
 	default:
 		return nil, &DeniedError{Action: a, Decision: d}
 	}
-	if o.Parent != "" {
+	if o.Parent != "" || o.undo {
 		return nil, nil
 	}
 	// The limit comes before everything that costs a person or polkit time.
@@ -223,12 +236,17 @@ func (g *Gate) authorise(ctx context.Context, policy *Policy, p Principal, a Act
 			}
 		}
 	}
-	if d.Polkit != "" && d.Polkit != NoPolkit && (p.Entrance == EntranceDBus || p.Entrance == EntranceCLI) {
+	if d.Polkit != "" && d.Polkit != NoPolkit {
+		also = append([]string{d.Polkit}, also...)
+	}
+	if len(also) > 0 && (p.Entrance == EntranceDBus || p.Entrance == EntranceCLI) {
 		if g.Polkit == nil {
-			return nil, &NotAuthorizedError{Action: d.Polkit, Err: errors.New("this program has no connection to it")}
+			return nil, &NotAuthorizedError{Action: also[0], Err: errors.New("this program has no connection to it")}
 		}
-		if err := g.Polkit.Authorize(ctx, p, d.Polkit, details(p, a)); err != nil {
-			return nil, err
+		for _, action := range also {
+			if err := g.Polkit.Authorize(ctx, p, action, details(p, a)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if d.Effect != Approve {

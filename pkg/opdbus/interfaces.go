@@ -2,6 +2,7 @@ package opdbus
 
 import (
 	"context"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
@@ -22,7 +23,15 @@ type method struct {
 	dbusjson.Method
 	kind kind
 	do   func(d *Daemon, ctx context.Context, p Principal, in bus.Incoming) ([]any, error)
+	// patience is how long it may take; 0 is defaultPatience.
+	patience time.Duration
 }
+
+// How long a method may take.
+const (
+	defaultPatience = 2 * time.Minute
+	statePatience   = 30 * time.Minute // an apply waits for what it starts
+)
 
 // A property of the daemon; all are read-only.
 type property struct {
@@ -55,7 +64,7 @@ func callArgs() []dbusjson.Arg {
 var interfaces = []iface{
 	{
 		path: names.BusObject, name: names.BusInterface + ".Manager",
-		doc: "The log of changes, and how this daemon is.",
+		doc: "The desired state of this host, the log of changes, and how this daemon is.",
 		methods: []method{
 			{Method: dbusjson.Method{Name: "GetStatus", Doc: "How the daemon is: version, healthy, log_size, log_root, policy (revision), rules, spooled, faults.",
 				Out: args(arg("status", "a{sv}", ""))}, kind: reading, do: (*Daemon).getStatus},
@@ -66,15 +75,50 @@ var interfaces = []iface{
 				kind: sensitive, do: (*Daemon).verify},
 			{Method: dbusjson.Method{Name: "Unresolved", Doc: "Intents of the last seven days that have no outcome: whether they were done is unknown.",
 				Out: args(arg("intents", "a(tsss)", "Index in the log, time (RFC 3339), actor, what."))}, kind: sensitive, do: (*Daemon).unresolved},
+			{Method: dbusjson.Method{Name: "Plan", Doc: "Compares a desired state with the host and says what Apply would do, in order, and what the policy says of it. Nothing is changed.",
+				In: args(arg("state", "s", "JSON: {\"version\":1,\"plugins\":{...}}; state.schema.json has all of it.")),
+				Out: args(arg("plan", "s", "JSON: hash (which Apply takes), actions (plugin, object, verb, before, after, do, undo, irreversible), differences (plugin, path, have, want), "+
+					"blocked (what can't be done here: reason, nix, hint), warnings, decision and decisions (of the policy), irreversible."))}, kind: sensitive, do: (*Daemon).plan},
+			{Method: dbusjson.Method{Name: "Apply", Doc: "Brings the host to a desired state: each action in its order, then it looks again. If something fails, all is taken back, and the error is RolledBack, or RollbackFailed; " +
+				"GetChange has the report. The call is answered when all is done. Other errors: PlanChanged, Blocked, Busy, ApprovalNeeded (call again with the same plan once it is approved).",
+				In: args(arg("state", "s", "JSON, as Plan takes it; empty for that of a plan which this daemon has made a moment ago."),
+					arg("plan", "s", "Hash of the plan that is meant: if it would be another one now, nothing is done. Empty: whatever it is."),
+					arg("options", "a{sv}", "confirm_seconds (u): take it back unless Confirm is called within that time. partial (b): do the rest of what is blocked.")),
+				Out: args(arg("change", "s", "JSON: id, result (applied, pending, nothing), confirm_by, plan, steps (title, state, error, milliseconds)."))}, kind: changing, do: (*Daemon).apply, patience: statePatience},
+			{Method: dbusjson.Method{Name: "Confirm", Doc: "Makes the change that awaits it permanent.",
+				In: args(arg("id", "s", "Of the change; empty for the one that awaits it.")), Out: args(arg("change", "s", "JSON, as Apply's."))}, kind: changing, do: (*Daemon).confirm},
+			{Method: dbusjson.Method{Name: "Rollback", Doc: "Takes the latest change back, last action first. It is done without the log, too: the events then wait for it.",
+				In: args(arg("id", "s", "Of the change; empty for the one that awaits its confirmation, or else the last that was applied.")), Out: args(arg("change", "s", "JSON, as Apply's, with result rolled-back."))},
+				kind: changing, do: (*Daemon).rollback, patience: statePatience},
+			{Method: dbusjson.Method{Name: "Diff", Doc: "Compares a desired state with the host.",
+				In:  args(arg("state", "s", "JSON, as Plan takes it; empty for the one that was applied last.")),
+				Out: args(arg("differences", "s", "JSON array of plugin, path, have, want; empty if all is as it should be."))}, kind: sensitive, do: (*Daemon).diff},
+			{Method: dbusjson.Method{Name: "State", Doc: "Reads the host's state in the form that a desired state has.",
+				In: args(arg("plugins", "as", "Their names; none for all that are available.")), Out: args(arg("state", "s", "JSON object, by plugin."))}, kind: sensitive, do: (*Daemon).readState},
+			{Method: dbusjson.Method{Name: "ListPlugins", Doc: "What a desired state may be about.",
+				Out: args(arg("plugins", "as", "JSON objects: name, doc, read_only, after, unavailable (why, on this host)."))}, kind: reading, do: (*Daemon).listPlugins},
+			{Method: dbusjson.Method{Name: "Changes", Doc: "The changes that are kept, newest first.",
+				Out: args(arg("changes", "as", "JSON objects, as Apply's, without plan and document."))}, kind: sensitive, do: (*Daemon).changes},
+			{Method: dbusjson.Method{Name: "GetChange", Doc: "One change, with a report for each action.",
+				In: args(arg("id", "s", "")), Out: args(arg("change", "s", "JSON, as Apply's."))}, kind: sensitive, do: (*Daemon).getChange},
 		},
 		properties: []property{
 			{dbusjson.Property{Name: "Version", Doc: "Of the daemon.", Type: "s", Access: "read", EmitsChanged: "const"}, func(d *Daemon) any { return d.Version }},
 			{dbusjson.Property{Name: "Healthy", Doc: "Whether the policy is valid, the log can be read and its daemon answers.", Type: "b", Access: "read"}, func(d *Daemon) any { return d.look().healthy() }},
 			{dbusjson.Property{Name: "LogSize", Doc: "Events that the log's latest checkpoint covers.", Type: "t", Access: "read", EmitsChanged: "false"}, func(d *Daemon) any { return uint64(d.look().size) }},
 			{dbusjson.Property{Name: "LogRoot", Doc: "Root of the log's Merkle tree at that size, in base64.", Type: "s", Access: "read", EmitsChanged: "false"}, func(d *Daemon) any { return d.look().root }},
+			{dbusjson.Property{Name: "LastApply", Doc: "The latest change of the desired state, one that awaits its confirmation included: id, time (RFC 3339), result, by, plan (hash); empty if there is none.",
+				Type: "a{sv}", Access: "read"}, func(d *Daemon) any { return d.lastApply() }},
 		},
 		signals: []dbusjson.Signal{
 			{Name: "EventAppended", Doc: "The log has grown. What the events say is not in the signal: Query has it.", Args: args(arg("first", "t", "Index of the first new event."), arg("last", "t", "Index of the last one."))},
+			{Name: "StateChanged", Doc: "An apply, or its way back, has done something to an object.", Args: args(arg("change", "s", "Its id."), arg("plugin", "s", ""), arg("object", "s", ""),
+				arg("verb", "s", ""), arg("state", "s", "done, failed, undone, stays or undo-failed."))},
+			{Name: "Applied", Doc: "A change is done, and stays unless it is to be confirmed.", Args: args(arg("change", "s", "Its id."), arg("plan", "s", "Hash."),
+				arg("confirm_by", "s", "RFC 3339; empty if it need not be confirmed."))},
+			{Name: "RolledBack", Doc: "A change was taken back.", Args: args(arg("change", "s", "Its id."), arg("result", "s", "rolled-back, or failed if not all could be taken back."), arg("reason", "s", ""))},
+			{Name: "DriftDetected", Doc: "Something is no longer as the desired state that was applied last says.", Args: args(arg("plugin", "s", ""), arg("path", "s", "In the plugin's part."),
+				arg("have", "s", "JSON."), arg("want", "s", "JSON."))},
 		},
 	},
 	{

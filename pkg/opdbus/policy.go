@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -351,4 +352,31 @@ func (pol *Policy) Decide(p Principal, a Action) Decision {
 		d.Polkit = defaultPolkit(a)
 	}
 	return d
+}
+
+// withParts returns d, or what is stricter in the decisions about the parts,
+// and what polkit is asked about for rules of theirs that name an action.
+func (pol *Policy) withParts(p Principal, d Decision, parts []Action) (Decision, []string) {
+	var also []string
+	for _, a := range parts {
+		part := pol.Decide(p, a)
+		switch part.Effect {
+		case Allow:
+		case Approve:
+			if d.Effect == Allow {
+				d.Effect, d.Reason = Approve, a.String()+": "+part.Reason
+				d.TTL = part.TTL
+			}
+			d.TTL = min(d.TTL, part.TTL)
+			d.FourEyes = d.FourEyes || part.FourEyes
+		default:
+			if d.Effect == Allow || d.Effect == Approve {
+				d.Effect, d.Reason = part.Effect, a.String()+": "+part.Reason
+			}
+		}
+		if part.rule != nil && part.rule.Polkit != "" && part.rule.Polkit != NoPolkit && part.rule.Polkit != d.Polkit && !slices.Contains(also, part.rule.Polkit) {
+			also = append(also, part.rule.Polkit)
+		}
+	}
+	return d, also
 }

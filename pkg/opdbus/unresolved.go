@@ -24,6 +24,7 @@ type OpenIntent struct {
 	Time    time.Time `json:"time"`
 	Message string    `json:"message"`
 	Actor   string    `json:"actor"`
+	Parent  string    `json:"parent,omitempty"` // id of the intent that it is a part of
 }
 
 // A process is one that makes a change, by what tells it from a later one with
@@ -66,6 +67,7 @@ func Unresolved(ctx context.Context, log fs.FS, since, now time.Time) ([]OpenInt
 				ID       string    `json:"id"`
 				Deadline time.Time `json:"deadline"`
 				Process  process   `json:"process"`
+				Parent   string    `json:"parent"`
 			}
 			if json.Unmarshal(e.Data, &d) != nil || d.ID == "" {
 				return nil
@@ -78,7 +80,7 @@ func Unresolved(ctx context.Context, log fs.FS, since, now time.Time) ([]OpenInt
 				d.Deadline = e.Time.Add(DefaultPatience)
 			}
 			if now.After(d.Deadline) || d.Process.gone() {
-				open[d.ID] = OpenIntent{e.Index, d.ID, e.Time, Clean(e.Message), Clean(e.Actor)}
+				open[d.ID] = OpenIntent{e.Index, d.ID, e.Time, Clean(e.Message), Clean(e.Actor), d.Parent}
 			}
 			return nil
 		})

@@ -81,3 +81,6 @@ func schemaOf(t reflect.Type, tag reflect.StructTag) map[string]any {
 	}
 	return s
 }
+
+// SchemaOf returns the JSON Schema of what Decode takes for a type.
+func SchemaOf(t reflect.Type) map[string]any { return schemaOf(t, "") }

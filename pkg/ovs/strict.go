@@ -288,3 +288,11 @@ func distance(a, b string) int {
 	}
 	return d[len(a)][len(b)]
 }
+
+// Decode reads one JSON object into v, a pointer to a struct, and holds it to
+// the tags of its fields, as Parse does for a Config. Its errors are
+// *ConfigError.
+func Decode(data []byte, v any) error { return decodeStrict(data, v) }
+
+// Nearest returns the candidate that s is most likely a slip of, or "".
+func Nearest(s string, candidates []string) string { return nearest(s, candidates) }
