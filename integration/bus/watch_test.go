@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,7 +69,10 @@ func TestFloodInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	go flood(t, address)()
+	start := flood(t, address)
+	var sent sync.WaitGroup
+	sent.Go(start)
+	defer sent.Wait()
 	for want := uint32(0); ; want++ {
 		s, err := w.Next(t.Context())
 		if err != nil {

@@ -22,8 +22,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/godbus/dbus/v5"
-
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 )
 
@@ -44,17 +42,25 @@ const (
 // A Conn is a connection to a bus.
 type Conn struct {
 	address string
-	c       *dbus.Conn
+	wire    *wire
 	unique  string
 	done    chan struct{}
 
-	cache introspectionCache
+	// Both are called by the connection's reader, one message at a time, and
+	// must not block; nil is for nobody.
+	onCall, onSignal func(*message)
+
+	mu    sync.Mutex
+	calls map[uint32]chan *message // that wait for an answer, by serial; nil when the bus is lost
+
+	cache  introspectionCache
+	owners ownerCache
 }
 
 // Connect connects to the bus at address: system, session or a D-Bus address
 // (unix:path=... or unix:abstract=..., several separated by semicolons).
 func Connect(ctx context.Context, address string) (*Conn, error) {
-	return connect(ctx, address, nil, discard{})
+	return connect(ctx, address, nil, nil)
 }
 
 // Resolve returns the D-Bus address that system and session stand for.
@@ -77,7 +83,7 @@ func Resolve(address string) (string, error) {
 	return address, nil
 }
 
-func connect(ctx context.Context, address string, h dbus.Handler, s dbus.SignalHandler) (*Conn, error) {
+func connect(ctx context.Context, address string, onCall, onSignal func(*message)) (*Conn, error) {
 	resolved, err := Resolve(address)
 	if err != nil {
 		return nil, err
@@ -88,33 +94,77 @@ func connect(ctx context.Context, address string, h dbus.Handler, s dbus.SignalH
 	}
 	stop := context.AfterFunc(ctx, func() { socket.Close() })
 	defer stop()
-	options := []dbus.ConnOption{dbus.WithSignalHandler(s)}
-	if h != nil {
-		options = append(options, dbus.WithHandler(h))
-	} else {
-		options = append(options, dbus.WithHandler(nobody{}))
+	c := &Conn{address: address, wire: newWire(socket), done: make(chan struct{}), onCall: onCall, onSignal: onSignal, calls: map[uint32]chan *message{}}
+	failed := func(err error) (*Conn, error) {
+		c.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, fmt.Errorf("bus %s: %w", address, err)
 	}
-	c, err := dbus.NewConn(newTransport(socket), options...)
+	if err := c.wire.authenticate(); err != nil {
+		return failed(err)
+	}
+	go c.read()
+	b, err := c.driver(ctx, "Hello", "")
 	if err != nil {
-		socket.Close()
-		return nil, fmt.Errorf("bus %s: %w", address, err)
+		return failed(err)
 	}
-	if err := c.Auth([]dbus.Auth{dbus.AuthExternal(fmt.Sprint(os.Geteuid()))}); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("bus %s: %w", address, err)
+	unique, ok := first[string](b)
+	if !ok || ctx.Err() != nil {
+		return failed(errProtocol)
 	}
-	if err := c.Hello(); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("bus %s: %w", address, err)
+	c.unique = unique
+	return c, nil
+}
+
+// read takes what the bus sends until it is lost.
+func (c *Conn) read() {
+	defer c.end()
+	for {
+		m, err := c.wire.read()
+		if err != nil {
+			return
+		}
+		switch m.kind {
+		case typeReturn, typeError:
+			c.mu.Lock()
+			answer := c.calls[m.replySerial]
+			delete(c.calls, m.replySerial)
+			c.mu.Unlock()
+			if answer != nil {
+				answer <- m
+			}
+		case typeSignal:
+			if m.sender == driverName && m.member == "NameOwnerChanged" {
+				c.owners.changed(m)
+			}
+			if c.onSignal != nil {
+				c.onSignal(m)
+			}
+		case typeCall:
+			switch {
+			case c.onCall != nil:
+				c.onCall(m)
+			case m.flags&flagNoReply == 0:
+				c.answer(m, Body{}, &Error{"org.freedesktop.DBus.Error.UnknownObject", "there are no objects here"})
+			}
+		}
 	}
-	if err := ctx.Err(); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("bus %s: %w", address, err)
+}
+
+// end is called once, when the bus is lost or was closed.
+func (c *Conn) end() {
+	c.wire.close()
+	c.wire.fds.drop()
+	c.mu.Lock()
+	calls := c.calls
+	c.calls = nil
+	c.mu.Unlock()
+	for _, answer := range calls {
+		close(answer)
 	}
-	conn := &Conn{address: address, c: c, done: make(chan struct{})}
-	conn.unique = c.Names()[0]
-	go func() { <-c.Context().Done(); close(conn.done) }()
-	return conn, nil
+	close(c.done)
 }
 
 func dial(ctx context.Context, addresses string) (*net.UnixConn, error) {
@@ -173,17 +223,7 @@ func (c *Conn) Address() string { return c.address }
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection.
-func (c *Conn) Close() error { return c.c.Close() }
-
-// nobody serves nothing.
-type nobody struct{}
-
-func (nobody) LookupObject(dbus.ObjectPath) (dbus.ServerObject, bool) { return nil, false }
-
-// discard takes no signals.
-type discard struct{}
-
-func (discard) DeliverSignal(string, string, *dbus.Signal) {}
+func (c *Conn) Close() error { return c.wire.close() }
 
 type hintedError struct {
 	error
@@ -214,62 +254,6 @@ func NewBody(sig string, values ...any) Body {
 		panic(fmt.Sprintf("bus: %q and %d values", sig, len(values)))
 	}
 	return Body{types, values}
-}
-
-// wrap makes of b what transport.Write turns into a message's body.
-func wrap(b Body) (dbus.Signature, []any, error) {
-	raw, err := dbusjson.Encode(b.Types, b.Values)
-	if err != nil {
-		return dbus.Signature{}, nil, err
-	}
-	sig, err := dbus.ParseSignature(dbusjson.JoinSignature(b.Types))
-	if err != nil {
-		return dbus.Signature{}, nil, err
-	}
-	return outSignature, []any{sig, raw}, nil
-}
-
-var outSignature, _ = dbus.ParseSignature("gay")
-
-// open undoes what transport.Read has done to a body.
-func open(body []any) (Body, error) {
-	if len(body) == 4 {
-		sig, ok1 := body[0].(dbus.Signature)
-		mark, ok2 := body[1].(byte)
-		raw, ok3 := body[2].([]byte)
-		kinds, ok4 := body[3].([]string)
-		if ok1 && ok2 && ok3 && ok4 {
-			types, err := dbusjson.ParseSignature(sig.String())
-			if err != nil {
-				return Body{}, err
-			}
-			order, err := byteOrder(mark)
-			if err != nil {
-				return Body{}, err
-			}
-			values, err := dbusjson.Decode(raw, order, types, kinds)
-			return Body{types, values}, err
-		}
-	}
-	// A simple body of the bus driver.
-	b := Body{}
-	for _, v := range body {
-		sig := ""
-		switch x := v.(type) {
-		case dbus.ObjectPath:
-			sig, v = "o", dbusjson.Path(x)
-		case dbus.Signature:
-			sig, v = "g", dbusjson.Signature(x.String())
-		default:
-			sig = dbus.SignatureOf(v).String()
-		}
-		t, err := dbusjson.ParseType(sig)
-		if err != nil || strings.ContainsAny(sig, "a(vh") {
-			return Body{}, fmt.Errorf("bus: body of type %T", v)
-		}
-		b.Types, b.Values = append(b.Types, t), append(b.Values, v)
-	}
-	return b, nil
 }
 
 // introspectionCache keeps what objects said of themselves, by the unique name

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/godbus/dbus/v5"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 )
@@ -87,72 +86,80 @@ func (c *Conn) Call(ctx context.Context, call Call) (Body, error) {
 	if err := call.check(); err != nil {
 		return Body{}, err
 	}
-	msg := &dbus.Message{Type: dbus.TypeMethodCall, Headers: map[dbus.HeaderField]dbus.Variant{
-		dbus.FieldDestination: dbus.MakeVariant(call.Name),
-		dbus.FieldPath:        dbus.MakeVariant(dbus.ObjectPath(call.Path)),
-		dbus.FieldInterface:   dbus.MakeVariant(call.Interface),
-		dbus.FieldMember:      dbus.MakeVariant(call.Member),
-	}}
+	msg := &message{kind: typeCall, destination: call.Name, path: call.Path, iface: call.Interface, member: call.Member}
 	if call.NoAutoStart {
-		msg.Flags |= dbus.FlagNoAutoStart
+		msg.flags |= flagNoAutoStart
 	}
 	if call.Interactive {
-		msg.Flags |= dbus.FlagAllowInteractiveAuthorization
+		msg.flags |= flagInteractive
 	}
-	if call.NoReply {
-		msg.Flags |= dbus.FlagNoReplyExpected
-	}
-	if err := setBody(msg, call.Args); err != nil {
+	if err := msg.setBody(call.Args); err != nil {
 		return Body{}, err
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
-		defer cancel()
+	if err := ctx.Err(); err != nil {
+		return Body{}, err
 	}
-	answer := c.c.SendWithContext(ctx, msg, make(chan *dbus.Call, 1))
 	if call.NoReply {
-		return Body{}, answer.Err
+		msg.flags |= flagNoReply
+		return Body{}, c.wire.send(msg, nil)
 	}
-	done := <-answer.Done // godbus ends it when ctx does
-	if errors.Is(done.Err, context.DeadlineExceeded) {
+	answer := make(chan *message, 1)
+	var serial uint32
+	if err := c.wire.send(msg, func(n uint32) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if serial = n; c.calls != nil {
+			c.calls[n] = answer
+		} else {
+			close(answer)
+		}
+	}); err != nil {
+		c.forget(serial)
+		return Body{}, err
+	}
+	// A context's deadline passes for other calls too; a timer of one's own is
+	// for those without.
+	var patience <-chan time.Time
+	if _, ok := ctx.Deadline(); !ok {
+		timer := time.NewTimer(DefaultTimeout)
+		defer timer.Stop()
+		patience = timer.C
+	}
+	select {
+	case m := <-answer:
+		if m == nil {
+			return Body{}, ErrClosed
+		}
+		if m.kind == typeError {
+			return Body{}, m.failure()
+		}
+		return m.open()
+	case <-patience:
+		c.forget(serial)
 		return Body{}, &TimeoutError{call}
-	}
-	if errors.Is(done.Err, context.Canceled) && ctx.Err() != nil {
+	case <-ctx.Done():
+		c.forget(serial)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return Body{}, &TimeoutError{call}
+		}
 		return Body{}, ctx.Err()
 	}
-	if done.Err != nil {
-		return Body{}, c.failure(done.Err)
-	}
-	return open(done.Body)
 }
 
-func setBody(msg *dbus.Message, b Body) error {
-	if len(b.Types) == 0 {
-		return nil
-	}
-	sig, body, err := wrap(b)
-	if err != nil {
-		return err
-	}
-	msg.Headers[dbus.FieldSignature] = dbus.MakeVariant(sig)
-	msg.Body = body
-	return nil
+// forget waits for the answer to a call no more.
+func (c *Conn) forget(serial uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, serial)
 }
 
-func (c *Conn) failure(err error) error {
-	var e dbus.Error
-	switch {
-	case errors.As(err, &e):
-		out := &Error{Name: e.Name}
-		if b, berr := open(e.Body); berr == nil && len(b.Values) > 0 {
-			out.Message, _ = b.Values[0].(string)
-		}
-		return out
-	case errors.Is(err, dbus.ErrClosed), !c.c.Connected():
-		return ErrClosed
+// failure is the error that the message is.
+func (m *message) failure() error {
+	e := &Error{Name: m.errorName}
+	if b, err := m.open(); err == nil && len(b.Values) > 0 {
+		e.Message, _ = b.Values[0].(string)
 	}
-	return err
+	return e
 }
 
 // driver calls the bus itself.

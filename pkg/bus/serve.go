@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/godbus/dbus/v5"
-
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 )
 
@@ -43,74 +41,66 @@ type Server struct {
 	busy    int
 	senders map[string]int // calls under way, by sender
 	ready   chan struct{}
+	lost    context.Context // of the handler: ends with the bus
 }
 
 // NewServer connects to the bus at address and has h answer the calls that
 // come. A panic of h becomes an error of its caller.
 func NewServer(ctx context.Context, address string, h Handler) (*Server, error) {
-	s := &Server{handler: h, senders: map[string]int{}, ready: make(chan struct{})}
-	c, err := connect(ctx, address, s, discard{})
+	lost, cancel := context.WithCancel(context.Background())
+	s := &Server{handler: h, senders: map[string]int{}, ready: make(chan struct{}), lost: lost}
+	c, err := connect(ctx, address, s.take, nil)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	s.Conn = c
+	go func() {
+		<-c.done
+		cancel()
+	}()
 	close(s.ready)
 	return s, nil
 }
 
-// LookupObject implements godbus's Handler: all paths, interfaces and members
-// lead to one place.
-func (s *Server) LookupObject(dbus.ObjectPath) (dbus.ServerObject, bool) { return s, true }
-
-// LookupInterface implements godbus's ServerObject.
-func (s *Server) LookupInterface(string) (dbus.Interface, bool) { return s, true }
-
-// LookupMethod implements godbus's Interface. A method is made for each call.
-func (s *Server) LookupMethod(string) (dbus.Method, bool) { return &method{server: s}, true }
-
-type method struct {
-	server *Server
-	msg    *dbus.Message
-	serial uint32
-}
-
-func (m *method) NumArguments() int     { return 0 }
-func (m *method) NumReturns() int       { return 0 }
-func (m *method) ArgumentValue(int) any { return nil }
-func (m *method) ReturnValue(int) any   { return nil }
-
-// DecodeArguments implements godbus's ArgumentDecoder: it is the only one that
-// gets the message.
-func (m *method) DecodeArguments(_ *dbus.Conn, _ string, msg *dbus.Message, _ []any) ([]any, error) {
-	m.msg, m.serial = msg, msg.Serial()
-	return nil, nil
-}
-
-// Call implements godbus's Method. It sends the answer itself, since godbus
-// would work out the signature from Go types.
-func (m *method) Call(...any) ([]any, error) {
-	noReply := m.msg.Flags&dbus.FlagNoReplyExpected != 0
-	m.msg.Flags |= dbus.FlagNoReplyExpected // we answer, not godbus
-	sender, _ := m.msg.Headers[dbus.FieldSender].Value().(string)
-	body, err := m.server.handle(m.msg, sender)
-	if noReply {
-		return nil, nil
+// take is called by the connection's reader with each call. A goroutine
+// answers it; above the bounds it is refused at once.
+func (s *Server) take(m *message) {
+	if !s.begin(m.sender) {
+		go func() {
+			<-s.ready
+			s.answer(m, Body{}, &Error{"org.freedesktop.DBus.Error.LimitsExceeded", fmt.Sprintf("more than %d calls at once, or %d of one sender", MaxIncoming, MaxPerSender)})
+		}()
+		return
 	}
-	answer := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{
-		dbus.FieldReplySerial: dbus.MakeVariant(m.serial), dbus.FieldDestination: dbus.MakeVariant(sender)}}
+	go func() {
+		defer s.end(m.sender)
+		<-s.ready
+		b, err := s.handle(m)
+		s.answer(m, b, err)
+	}()
+}
+
+// answer answers a call, if its caller waits.
+func (c *Conn) answer(call *message, b Body, err error) {
+	if call.flags&flagNoReply != 0 {
+		return
+	}
+	m := &message{kind: typeReturn, replySerial: call.serial, destination: call.sender}
 	if err == nil {
-		err = setBody(answer, body)
+		err = m.setBody(b)
 	}
 	if err != nil {
 		name, text := errorName(err)
-		answer.Type = dbus.TypeError
-		answer.Headers[dbus.FieldErrorName] = dbus.MakeVariant(name)
-		if serr := setBody(answer, NewBody("s", text)); serr != nil {
-			setBody(answer, NewBody("s", "the error's text is not UTF-8"))
+		if !dbusjson.ValidInterface(name) {
+			name = "org.freedesktop.DBus.Error.Failed"
+		}
+		m.kind, m.errorName = typeError, name
+		if serr := m.setBody(NewBody("s", text)); serr != nil {
+			m.setBody(NewBody("s", "the error's text is not UTF-8"))
 		}
 	}
-	m.server.c.Send(answer, nil)
-	return nil, nil
+	c.wire.send(m, nil) // who has gone needs no answer
 }
 
 func errorName(err error) (name, text string) {
@@ -146,33 +136,21 @@ func (s *Server) end(sender string) {
 	}
 }
 
-func (s *Server) handle(msg *dbus.Message, sender string) (b Body, err error) {
-	if !s.begin(sender) {
-		return Body{}, &Error{"org.freedesktop.DBus.Error.LimitsExceeded", fmt.Sprintf("more than %d calls at once, or %d of one sender", MaxIncoming, MaxPerSender)}
-	}
-	defer s.end(sender)
+func (s *Server) handle(m *message) (b Body, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			b, err = Body{}, &Error{"org.freedesktop.DBus.Error.Failed", fmt.Sprintf("internal error: %v", p)}
 		}
 	}()
-	<-s.ready
-	in := Incoming{Sender: sender, Interactive: msg.Flags&dbus.FlagAllowInteractiveAuthorization != 0}
-	path, _ := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
-	in.Path = string(path)
-	in.Interface, _ = msg.Headers[dbus.FieldInterface].Value().(string)
-	in.Member, _ = msg.Headers[dbus.FieldMember].Value().(string)
-	in.Args, in.Err = open(msg.Body)
-	if in.Interface == peerAlias {
+	in := Incoming{Sender: m.sender, Path: m.path, Interface: m.iface, Member: m.member, Interactive: m.flags&flagInteractive != 0}
+	in.Args, in.Err = m.open()
+	if in.Interface == peerInterface {
 		return peer(in)
 	}
-	return s.handler(s.c.Context(), in)
+	return s.handler(s.lost, in)
 }
 
-const (
-	peerInterface = "org.freedesktop.DBus.Peer"
-	peerAlias     = "org.freedesktop.DBus.Peer_"
-)
+const peerInterface = "org.freedesktop.DBus.Peer"
 
 // peer answers org.freedesktop.DBus.Peer, which every object has.
 func peer(in Incoming) (Body, error) {
@@ -194,13 +172,12 @@ func peer(in Incoming) (Body, error) {
 
 // Emit sends a signal. Signals of one caller arrive in their order.
 func (s *Server) Emit(path, iface, member string, args Body) error {
-	msg := &dbus.Message{Type: dbus.TypeSignal, Headers: map[dbus.HeaderField]dbus.Variant{
-		dbus.FieldPath: dbus.MakeVariant(dbus.ObjectPath(path)), dbus.FieldInterface: dbus.MakeVariant(iface), dbus.FieldMember: dbus.MakeVariant(member)}}
 	if !dbusjson.ValidPath(path) || !dbusjson.ValidInterface(iface) || !dbusjson.ValidMember(member) {
 		return fmt.Errorf("signal %q %q %q", path, iface, member)
 	}
-	if err := setBody(msg, args); err != nil {
+	m := &message{kind: typeSignal, flags: flagNoReply, path: path, iface: iface, member: member}
+	if err := m.setBody(args); err != nil {
 		return err
 	}
-	return s.c.Send(msg, nil).Err
+	return s.wire.send(m, nil)
 }

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/godbus/dbus/v5"
-
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 )
 
@@ -76,7 +74,7 @@ type Watch struct {
 
 type queued struct {
 	time    time.Time
-	signal  *dbus.Signal
+	signal  *message
 	bytes   int
 	dropped uint64
 }
@@ -88,7 +86,7 @@ func NewWatch(ctx context.Context, address string, queue int, matches ...Match) 
 		queue = DefaultQueue
 	}
 	w := &Watch{limit: queue, wake: make(chan struct{}, 1)}
-	c, err := connect(ctx, address, nil, w)
+	c, err := connect(ctx, address, nil, w.deliver)
 	if err != nil {
 		return nil, err
 	}
@@ -109,18 +107,12 @@ func NewWatch(ctx context.Context, address string, queue int, matches ...Match) 
 // Conn returns the watch's connection, for reads.
 func (w *Watch) Conn() *Conn { return w.conn }
 
-// DeliverSignal implements godbus's SignalHandler. It is called by the
-// connection's reader, one signal at a time.
-func (w *Watch) DeliverSignal(iface, name string, s *dbus.Signal) {
-	if s.Sender == driverName && (name == "NameAcquired" || name == "NameLost") {
+// deliver is called by the connection's reader, one signal at a time.
+func (w *Watch) deliver(m *message) {
+	if m.sender == driverName && (m.member == "NameAcquired" || m.member == "NameLost") {
 		return // about the watch itself
 	}
-	size := 200
-	if len(s.Body) == 4 {
-		if raw, ok := s.Body[2].([]byte); ok {
-			size += len(raw)
-		}
-	}
+	size := 400 + len(m.body)
 	w.mu.Lock()
 	if len(w.queue) >= w.limit || w.bytes+size > maxQueueBytes && len(w.queue) > 0 {
 		w.dropped++
@@ -128,7 +120,7 @@ func (w *Watch) DeliverSignal(iface, name string, s *dbus.Signal) {
 		w.mu.Unlock()
 		return
 	}
-	w.queue = append(w.queue, queued{time.Now(), s, size, w.dropped})
+	w.queue = append(w.queue, queued{time.Now(), m, size, w.dropped})
 	w.bytes += size
 	w.dropped = 0
 	w.mu.Unlock()
@@ -170,9 +162,9 @@ func (w *Watch) Next(ctx context.Context) (Signal, error) {
 }
 
 func (q queued) open() Signal {
-	i := strings.LastIndexByte(q.signal.Name, '.')
-	s := Signal{Time: q.time, Sender: q.signal.Sender, Path: string(q.signal.Path), Interface: q.signal.Name[:max(i, 0)], Member: q.signal.Name[i+1:], Dropped: q.dropped}
-	s.Body, s.Err = open(q.signal.Body)
+	m := q.signal
+	s := Signal{Time: q.time, Sender: m.sender, Path: m.path, Interface: m.iface, Member: m.member, Dropped: q.dropped}
+	s.Body, s.Err = m.open()
 	return s
 }
 

@@ -390,7 +390,7 @@ func (g *Gate) Call(ctx context.Context, conn *bus.Conn, p Principal, c bus.Call
 	}
 	var answer bus.Body
 	out, err := g.do(ctx, p, a, o, func(ctx context.Context, out *Outcome) (json.RawMessage, error) {
-		owner, err := conn.Owner(ctx, a.Name, true)
+		owner, err := conn.KnownOwner(ctx, a.Name, true)
 		if err != nil {
 			return nil, err
 		}
