@@ -18,8 +18,8 @@ func serveCommand() *cli.Command {
 		Usage: "be the choke point on a bus, as " + names.BusName,
 		Description: `Owns the name ` + names.BusName + ` and makes calls of other services for its
 callers, whom the bus names: policy, polkit and approvals decide, the intent is
-in the log before the call and the outcome after it. Where the log's daemon does
-not take the intent, nothing is done. It also answers questions about the log.
+durable before the call, and the outcome before the next intent. Where the log's
+daemon does not take the intent, nothing is done. It also answers questions about the log.
 
 The policy file is read anew when it changes; one that can't be read denies every
 change. A lost bus ends the process: systemd starts it again.
@@ -56,7 +56,8 @@ func runServe(c *cli.Context) error {
 	var watchdog systemd.Watchdog
 	d := &opdbus.Daemon{
 		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), StateDir: c.String("state"), Version: cli.Version(), Logger: logger,
-		Gate: &opdbus.Gate{Journal: journal, Approvals: &opdbus.Approvals{Dir: c.String("approvals")}, Spool: &opdbus.Spool{Dir: c.String("spool")}},
+		Gate: &opdbus.Gate{Journal: journal, Approvals: &opdbus.Approvals{Dir: c.String("approvals")}, Spool: &opdbus.Spool{Dir: c.String("spool")},
+			DeferOutcomes: true, Lost: func(err error) { logger.Error("outcome", "error", err) }},
 		Ready: func() {
 			if _, err := systemd.Notify("READY=1"); err != nil {
 				logger.Warn("notify", "error", err)

@@ -91,7 +91,7 @@ func TestChokePoint(t *testing.T) {
 	r.allow(opdbus.PolkitCall)
 	out, err = r.switchLamp(nobody, "true")
 	r.expect("polkit says yes", out, err, true, `string "[false]"`)
-	list := r.events(mark)
+	list := r.settled(mark)
 	if len(list) != 2 || list[0].Type != opdbus.EventIntent || list[1].Type != opdbus.EventOutcome || list[0].Data.ID != list[1].Data.ID || !list[1].Data.OK ||
 		list[0].Data.Principal.UID != nobody || list[0].Data.Principal.Entrance != "dbus" || !strings.HasPrefix(list[1].Data.Owner, ":") {
 		t.Errorf("%+v", list)

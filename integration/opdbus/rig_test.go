@@ -20,6 +20,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/opdbus"
 )
 
 func TestMain(m *testing.M) { tools.Main(m) }
@@ -204,11 +205,31 @@ func (r *rig) events(from int64) (list []logged) {
 	return list
 }
 
+// settled is events, when each intent has its outcome: who called may have the
+// answer a moment earlier.
+func (r *rig) settled(from int64) (list []logged) {
+	r.t.Helper()
+	r.wait("the outcomes", func() bool {
+		open := 0
+		list = r.events(from)
+		for _, e := range list {
+			switch e.Type {
+			case opdbus.EventIntent:
+				open++
+			case opdbus.EventOutcome:
+				open--
+			}
+		}
+		return open == 0
+	})
+	return list
+}
+
 // types returns the types of what was recorded since the call before.
 func (r *rig) types(mark *int64) string {
 	r.t.Helper()
 	var list []string
-	for _, e := range r.events(*mark) {
+	for _, e := range r.settled(*mark) {
 		list = append(list, strings.TrimPrefix(e.Type, "opdbus."))
 		*mark = e.I + 1
 	}

@@ -21,6 +21,17 @@ type Gate struct {
 	Approvals *Approvals
 	Spool     *Spool // where the events of a restoring action wait for the log
 
+	// DeferOutcomes has Do return when the outcome is on its way to the log,
+	// not when it is there, if the Journal can do that (Deferrer). The log
+	// makes it durable before any intent that is recorded later: no action
+	// begins while the outcome of one that has returned is not durable. A
+	// crash in between leaves an intent without outcome, which is what the
+	// log then says: it is not known whether it was done.
+	DeferOutcomes bool
+	// Lost is called with what became of an outcome that was deferred and
+	// could not be recorded; may be nil.
+	Lost func(error)
+
 	policy atomic.Pointer[Policy]
 	limits limits
 }
@@ -187,6 +198,10 @@ func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act fun
 	result, aerr := act(ctx, &out)
 	out.Took = time.Since(start)
 	line := outcomeLine(p, a, out, result, aerr, spooled)
+	if later, ok := g.Journal.(Deferrer); ok && g.DeferOutcomes && !o.Restoring {
+		later.Defer([][]byte{line}, func(err error) { g.lost(line, err) })
+		return out, aerr
+	}
 	if !spooled {
 		if rerr := g.Journal.Record(context.WithoutCancel(ctx), line); rerr != nil {
 			// It was done, and the log will show the intent as unresolved
@@ -202,6 +217,19 @@ func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act fun
 		return out, errors.Join(aerr, fmt.Errorf("spool: %w", err))
 	}
 	return out, aerr
+}
+
+// lost keeps a deferred outcome that the log did not take.
+func (g *Gate) lost(line []byte, err error) {
+	err = fmt.Errorf("an action was done, but its outcome is not recorded: %w", err)
+	if g.Spool != nil {
+		if serr := g.Spool.Add(line); serr != nil {
+			err = errors.Join(err, serr)
+		}
+	}
+	if g.Lost != nil {
+		g.Lost(err)
+	}
 }
 
 func (g *Gate) record(ctx context.Context, lines ...[]byte) error {

@@ -21,117 +21,241 @@ type Journal interface {
 	Close() error
 }
 
+// A Deferrer is a Journal that can record lines later, in order with what is
+// recorded otherwise. failed is called if they could not be made durable.
+type Deferrer interface {
+	Defer(lines [][]byte, failed func(error))
+}
+
 // A LogJournal appends to the log through its daemon. What several callers
-// record at once goes out in one batch, so that one fdatasync serves all.
+// record goes out one behind the other on one connection, without waiting for
+// what is under way: the daemon makes all that has come durable with one
+// fdatasync. Lines are acknowledged in the order in which they were recorded.
 type LogJournal struct {
 	Socket string // of the daemon
 	Key    string // of the log that is meant; "" for whatever it has
 
 	mu      sync.Mutex
-	waiting []recorded
-	running bool
-	client  *record.Client
+	waiting []*recorded // not sent yet
+	sent    []*recorded // on conn, not acknowledged yet
+	conn    *record.Client
+	sending bool
 	closed  bool
+	idle    []chan struct{} // closed when nothing waits any more
+
+	patience time.Duration // recordTimeout if 0; tests have less
 }
 
+func (j *LogJournal) timeout() time.Duration {
+	if j.patience > 0 {
+		return j.patience
+	}
+	return recordTimeout
+}
+
+// recorded is the lines of one caller.
 type recorded struct {
 	lines [][]byte
-	done  chan error
+	acked int
+	again bool // they were sent before, on a connection that was lost
+	done  func(error)
 }
 
-// recordTimeout bounds how long the log may take for a batch.
+// recordTimeout bounds how long the log may take to acknowledge something.
 const recordTimeout = 10 * time.Second
 
+var errJournalClosed = errors.New("the journal is closed")
+
 // Record implements Journal.
-func (j *LogJournal) Record(ctx context.Context, lines ...[]byte) error {
-	r := recorded{lines, make(chan error, 1)}
-	j.mu.Lock()
-	if j.closed {
-		j.mu.Unlock()
-		return errors.New("the journal is closed")
+func (j *LogJournal) Record(_ context.Context, lines ...[]byte) error {
+	done := make(chan error, 1)
+	if err := j.record(&recorded{lines: lines, done: func(err error) { done <- err }}); err != nil {
+		return err
 	}
-	j.waiting = append(j.waiting, r)
-	if !j.running {
-		j.running = true
-		go j.run()
-	}
-	j.mu.Unlock()
-	// The event is on its way whatever becomes of ctx: wait for it, so that
-	// who acts knows.
-	return <-r.done
+	// The event is on its way whatever becomes of the caller's context: wait
+	// for it, so that who acts knows.
+	return <-done
 }
 
-// run writes batches until nothing waits.
-func (j *LogJournal) run() {
-	for {
-		j.mu.Lock()
+// Defer records lines without waiting. What is recorded later is durable only
+// after them. failed is called if they could not be made durable; it must not
+// wait for the journal.
+func (j *LogJournal) Defer(lines [][]byte, failed func(error)) {
+	err := j.record(&recorded{lines: lines, done: func(err error) {
+		if err != nil {
+			failed(err)
+		}
+	}})
+	if err != nil {
+		failed(err)
+	}
+}
+
+// record has r sent. While one goroutine sends, the others leave theirs to it.
+func (j *LogJournal) record(r *recorded) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return errJournalClosed
+	}
+	if len(r.lines) == 0 {
+		r.done(nil)
+		return nil
+	}
+	j.waiting = append(j.waiting, r)
+	if !j.sending {
+		j.send()
+	}
+	return nil
+}
+
+// send sends what waits. It is called with j.mu held, which it gives up in
+// between.
+func (j *LogJournal) send() {
+	j.sending = true
+	for len(j.waiting) > 0 {
+		conn := j.conn
+		if conn == nil {
+			j.mu.Unlock()
+			ctx, cancel := context.WithTimeout(context.Background(), j.timeout())
+			fresh, err := record.Dial(ctx, j.Socket, record.Hello{Key: j.Key})
+			cancel()
+			j.mu.Lock()
+			if err != nil {
+				left := j.waiting
+				j.waiting = nil
+				for _, r := range left {
+					r.done(err)
+				}
+				continue
+			}
+			j.conn, conn = fresh, fresh
+			go j.receive(fresh)
+		}
 		batch := j.waiting
 		j.waiting = nil
-		if len(batch) == 0 {
-			j.running = false
+		if len(j.sent) == 0 {
+			conn.Patience(time.Now().Add(j.timeout()))
+		}
+		j.sent = append(j.sent, batch...)
+		var lines [][]byte
+		for _, r := range batch {
+			lines = append(lines, r.lines...)
+		}
+		j.mu.Unlock()
+		if err := conn.Send(lines...); err != nil {
+			conn.Close() // ends receive, which sees to batch
+		}
+		j.mu.Lock()
+	}
+	j.sending = false
+	j.settle()
+}
+
+// settle tells those who wait for it that nothing is under way. It is called
+// with j.mu held.
+func (j *LogJournal) settle() {
+	if len(j.waiting) > 0 || len(j.sent) > 0 || j.sending {
+		return
+	}
+	for _, c := range j.idle {
+		close(c)
+	}
+	j.idle = nil
+}
+
+// receive reads the acknowledgements on a connection until it is lost.
+func (j *LogJournal) receive(conn *record.Client) {
+	for {
+		ack, err := conn.Receive()
+		j.mu.Lock()
+		if err == nil {
+			err = j.acknowledge(int(ack.Last - ack.First + 1))
+		}
+		if err != nil {
+			j.lost(conn, err)
 			j.mu.Unlock()
 			return
 		}
-		client := j.client
-		j.mu.Unlock()
-		client, err := j.write(client, batch)
-		j.mu.Lock()
-		j.client = client
-		if j.closed && client != nil {
-			client.Close()
-			j.client = nil
+		if len(j.sent) > 0 {
+			conn.Patience(time.Now().Add(j.timeout()))
+		} else {
+			conn.Patience(time.Time{})
 		}
+		j.settle()
 		j.mu.Unlock()
-		for _, r := range batch {
-			r.done <- err
-		}
 	}
 }
 
-func (j *LogJournal) write(client *record.Client, batch []recorded) (*record.Client, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
-	defer cancel()
-	var lines [][]byte
-	for _, r := range batch {
-		lines = append(lines, r.lines...)
-	}
-	for fresh := false; ; fresh = true {
-		if client == nil {
-			var err error
-			if client, err = record.Dial(ctx, j.Socket, record.Hello{Key: j.Key}); err != nil {
-				return nil, err
-			}
-			fresh = true
+// acknowledge counts n lines as durable. It is called with j.mu held.
+func (j *LogJournal) acknowledge(n int) error {
+	for n > 0 {
+		if len(j.sent) == 0 {
+			return fmt.Errorf("log daemon at %s: it acknowledged %d events too many", j.Socket, n)
 		}
-		acked := 0
-		stop := context.AfterFunc(ctx, func() { client.Close() })
-		err := client.Append(lines, func(a record.Ack) { acked += int(a.Last - a.First + 1) })
-		stop()
-		if err == nil {
-			return client, nil
+		r := j.sent[0]
+		k := min(n, len(r.lines)-r.acked)
+		n -= k
+		if r.acked += k; r.acked == len(r.lines) {
+			j.sent[0] = nil
+			j.sent = j.sent[1:]
+			r.done(nil)
 		}
-		client.Close()
-		client = nil
-		// The daemon may have been started anew since the last batch; then
-		// nothing of this one was stored, as far as it said.
-		var gone *record.UnavailableError
-		if fresh || acked > 0 || !errors.As(err, &gone) {
-			return nil, err
-		}
-	}
-}
-
-// Close ends the connection to the daemon.
-func (j *LogJournal) Close() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.closed = true
-	if j.client != nil && !j.running {
-		err := j.client.Close()
-		j.client = nil
-		return err
 	}
 	return nil
+}
+
+// lost sees to what was under way on a connection that has ended because of
+// err. It is called with j.mu held.
+func (j *LogJournal) lost(conn *record.Client, err error) {
+	conn.Close()
+	left := j.sent
+	j.conn, j.sent = nil, nil
+	var gone *record.UnavailableError
+	var refused *record.RefusedError
+	var again []*recorded
+	for i, r := range left {
+		switch {
+		case j.closed:
+			r.done(err)
+		case errors.As(err, &refused) && refused.Line > 0 && i > 0:
+			// Another one's line was refused; this one was not looked at.
+			again = append(again, r)
+		case errors.As(err, &gone) && !gone.Timeout() && r.acked == 0 && !r.again:
+			// The daemon may have been started anew; then nothing of this was
+			// stored, as far as it said.
+			r.again = true
+			again = append(again, r)
+		default:
+			r.done(err)
+		}
+	}
+	j.waiting = append(again, j.waiting...)
+	if len(j.waiting) > 0 && !j.sending {
+		j.send()
+	}
+	j.settle()
+}
+
+// Close waits for what is under way, at most recordTimeout, and ends the
+// connection to the daemon.
+func (j *LogJournal) Close() error {
+	j.mu.Lock()
+	j.closed = true
+	idle := make(chan struct{})
+	j.idle = append(j.idle, idle)
+	j.settle()
+	j.mu.Unlock()
+	select {
+	case <-idle:
+	case <-time.After(j.timeout()):
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.conn == nil {
+		return nil
+	}
+	return j.conn.Close()
 }
 
 // A FileJournal appends to a log that no daemon has, opening it for each
@@ -164,7 +288,9 @@ func OpenJournal(ctx context.Context, dir, socket, keys string) (Journal, error)
 	key := created.LogKey.String()
 	client, err := record.Dial(ctx, socket, record.Hello{Key: key})
 	if err == nil {
-		return &LogJournal{Socket: socket, Key: key, client: client}, nil
+		j := &LogJournal{Socket: socket, Key: key, conn: client}
+		go j.receive(client)
+		return j, nil
 	}
 	var gone *record.UnavailableError
 	if !errors.As(err, &gone) {

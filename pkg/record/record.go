@@ -114,10 +114,17 @@ func (e *UnavailableError) Error() string {
 }
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
+// Timeout says whether it is there, but did not answer in time.
+func (e *UnavailableError) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(e.Err, &t) && t.Timeout()
+}
+
 // ExitCode is EX_TEMPFAIL.
 func (e *UnavailableError) ExitCode() int { return 75 }
 
-// A Client is a connection to the daemon. It is for one goroutine.
+// A Client is a connection to the daemon. It is for one goroutine, but that one
+// may Send while another one Receives.
 type Client struct {
 	socket string
 	conn   net.Conn
@@ -192,32 +199,72 @@ func (c *Client) Append(lines [][]byte, acks func(Ack)) error {
 	if len(lines) == 0 {
 		return nil
 	}
+	size := 0
+	for _, l := range lines {
+		size += len(l) + 1
+	}
+	if size < c.w.Size() {
+		// The socket takes it whole.
+		if err := c.Send(lines...); err != nil {
+			return err
+		}
+		return c.await(int64(len(lines)), acks)
+	}
 	// The daemon may answer a part before it has read all: write beside.
 	sent := make(chan error, 1)
-	go func() {
-		var err error
-		for _, l := range lines {
-			if _, err = c.w.Write(l); err != nil {
-				break
-			}
-			if err = c.w.WriteByte('\n'); err != nil {
-				break
-			}
-		}
-		if err == nil {
-			err = c.w.Flush()
-		}
-		sent <- err
-	}()
+	go func() { sent <- c.Send(lines...) }()
 	err := c.await(int64(len(lines)), acks)
 	if err != nil {
 		c.conn.Close() // ends the writer
 	}
 	if werr := <-sent; err == nil && werr != nil {
-		err = &UnavailableError{c.socket, werr}
+		err = werr
 	}
 	return err
 }
+
+// Send sends event lines, without newlines, and waits for nothing: for a
+// program that reads the acknowledgements with Receive, in another goroutine.
+func (c *Client) Send(lines ...[]byte) error {
+	for _, l := range lines {
+		if _, err := c.w.Write(l); err != nil {
+			return &UnavailableError{c.socket, err}
+		}
+		if err := c.w.WriteByte('\n'); err != nil {
+			return &UnavailableError{c.socket, err}
+		}
+	}
+	if err := c.w.Flush(); err != nil {
+		return &UnavailableError{c.socket, err}
+	}
+	return nil
+}
+
+// Receive returns the next acknowledgement of what Send sent; its Last is not
+// before its First.
+func (c *Client) Receive() (Ack, error) {
+	var a Ack
+	line, err := c.r.ReadBytes('\n')
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it closed the connection; what was not acknowledged may or may not be stored")
+		}
+		return a, &UnavailableError{c.socket, err}
+	}
+	if err := json.Unmarshal(line, &a); err != nil {
+		return a, fmt.Errorf("log daemon at %s: answer %.80q: %w", c.socket, line, err)
+	}
+	if a.Error != "" {
+		return a, &RefusedError{a.Line, a.Error, a.Code}
+	}
+	if a.Last < a.First {
+		return a, fmt.Errorf("log daemon at %s: answer %.80q", c.socket, line)
+	}
+	return a, nil
+}
+
+// Patience bounds how long Receive may wait, until t; not at all if t is zero.
+func (c *Client) Patience(t time.Time) error { return c.conn.SetReadDeadline(t) }
 
 // ReportLost tells the log of events that were dropped, and returns when that
 // is durable.
@@ -281,22 +328,12 @@ func (c *Client) ask(q Control, answer any) error {
 // await reads acknowledgements of n events.
 func (c *Client) await(n int64, acks func(Ack)) error {
 	for n > 0 {
-		line, err := c.r.ReadBytes('\n')
+		a, err := c.Receive()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = errors.New("it closed the connection; what was not acknowledged may or may not be stored")
-			}
-			return &UnavailableError{c.socket, err}
+			return err
 		}
-		var a Ack
-		if err := json.Unmarshal(line, &a); err != nil {
-			return fmt.Errorf("log daemon at %s: answer %.80q: %w", c.socket, line, err)
-		}
-		if a.Error != "" {
-			return &RefusedError{a.Line, a.Error, a.Code}
-		}
-		if a.Last < a.First || a.Last-a.First >= n {
-			return fmt.Errorf("log daemon at %s: answer %.80q to %d events", c.socket, line, n)
+		if a.Last-a.First >= n {
+			return fmt.Errorf("log daemon at %s: it acknowledged %d events of %d", c.socket, a.Last-a.First+1, n)
 		}
 		n -= a.Last - a.First + 1
 		if acks != nil {
