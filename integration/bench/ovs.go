@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,14 +22,17 @@ import (
 )
 
 // switches compare bringing up two bridges and four ports, and finding them
-// up, with the runs of ovs-vsctl that a script would make of it. All wait
-// until the switch has done it; ours also records what it does, sets
-// offloads, brings links up and judges every port.
+// up, with the runs of ovs-vsctl that a script would make of it: one command a
+// run, each waiting until the switch has done it, as ovs-vsctl does by default.
+// They start from the same database and the same switch, and what they leave
+// in the database is compared after each round: the same, but for UUIDs. Ours
+// also records what it does, checks offloads, brings links up and judges every
+// port.
 var switches = []comparison{
 	{
 		name:    "ovs/apply",
 		title:   "two bridges and four ports, from nothing until the switch has them",
-		rounds:  11,
+		rounds:  21,
 		metrics: []metric{{"time", "ms", "≥ 20 times as quick as the sequence"}},
 		setup:   func(ctx context.Context, e *env) ([]contender, error) { return switchContenders(e, false) },
 	},
@@ -40,8 +45,9 @@ var switches = []comparison{
 	},
 }
 
-// sequence are the runs of ovs-vsctl.
-var sequence = []string{
+// untagged are the runs of ovs-vsctl of one who does not say whose rows they
+// are.
+var untagged = []string{
 	"set Open_vSwitch . other_config:hw-offload=false",
 	"--may-exist add-br ovsbr0 -- set bridge ovsbr0 datapath_type=netdev",
 	"set-fail-mode ovsbr0 standalone",
@@ -56,6 +62,19 @@ var sequence = []string{
 	"set interface p2 type=internal",
 	"set bridge ovsbr0 other_config:hwaddr=02:00:00:00:00:01",
 }
+
+// sequence are those that leave what ours leaves: every row says whose it is.
+var sequence = func() []string {
+	const tag = " external_ids:gb-owner=gb-ovs-setup"
+	out := append(slices.Clone(untagged), `set Open_vSwitch . external_ids:gb-keys="o:hw-offload"`)
+	for _, bridge := range []string{"ovsbr0", "ovsbr1"} {
+		out = append(out, "set bridge "+bridge+tag)
+	}
+	for _, port := range []string{"ovsbr0", "ovsbr1", "ens1", "p1", "va", "p2"} {
+		out = append(out, "set port "+port+tag, "set interface "+port+tag)
+	}
+	return out
+}()
 
 const sequenceConfig = `{"bridges": {
 	"ovsbr0": {"datapath_type": "netdev", "mac": "02:00:00:00:00:01", "ports": {"ens1": {"type": "uplink"}, "p1": {"type": "internal"}}},
@@ -88,14 +107,13 @@ func switchContenders(e *env, noop bool) ([]contender, error) {
 	if err := os.WriteFile(config, []byte(sequenceConfig), 0o644); err != nil {
 		return nil, err
 	}
-	one := []string{}
-	for i, line := range sequence {
-		if i > 0 {
-			one = append(one, "--")
-		}
-		one = append(one, strings.Fields(line)...)
+	db, err := ovsdb.Dial(context.Background(), s.DB)
+	if err != nil {
+		return nil, err
 	}
-	timed := func(do func() error) func(context.Context) (sample, error) {
+	e.atEnd(db.Close)
+	var left []byte // in the database, by the first contender
+	timed := func(same bool, do func() error) func(context.Context) (sample, error) {
 		return func(ctx context.Context) (sample, error) {
 			if !noop {
 				if _, err := s.Vsctl("clear", "Open_vSwitch", ".", "bridges", "external_ids", "other_config"); err != nil {
@@ -106,25 +124,45 @@ func switchContenders(e *env, noop bool) ([]contender, error) {
 			}
 			begin := time.Now()
 			err := do()
-			return sample{"time": milliseconds(time.Since(begin))}, err
+			took := milliseconds(time.Since(begin))
+			if err != nil || !same {
+				return sample{"time": took}, err
+			}
+			snap, err := ovs.TakeSnapshot(ctx, db)
+			if err != nil {
+				return nil, err
+			}
+			if left == nil {
+				left = snap.Normalise()
+			} else if now := snap.Normalise(); !bytes.Equal(now, left) {
+				return nil, fmt.Errorf("the contenders leave different databases:\n%s---\n%s", left, now)
+			}
+			return sample{"time": took}, nil
 		}
 	}
-	return []contender{
-		{name: fmt.Sprintf("%d runs of ovs-vsctl", len(sequence)), run: timed(func() error {
-			for _, line := range sequence {
+	script := func(runs []string) func() error {
+		return func() error {
+			for _, line := range runs {
 				if _, err := s.Vsctl(strings.Fields(line)...); err != nil {
 					return err
 				}
 			}
 			return nil
-		})},
-		{name: "one run of ovs-vsctl", run: timed(func() error { _, err := s.Vsctl(one...); return err })},
+		}
+	}
+	one := strings.Fields(strings.Join(sequence, " -- "))
+	return []contender{
+		{name: fmt.Sprintf("%d runs of ovs-vsctl", len(sequence)), run: timed(true, script(sequence))},
+		{name: fmt.Sprintf("%d, without owner tags", len(untagged)), run: timed(false, script(untagged))},
+		{name: "one run of ovs-vsctl", run: timed(true, func() error { _, err := s.Vsctl(one...); return err })},
 		// What of it is the switch's: no process, no offloads, no log.
-		{name: "read, plan, commit, settle", run: timed(func() error { return transact(s.DB) })},
-		{name: "gb-ovs-setup apply", run: timed(func() error {
-			_, err := s.In(s.NS, e.tool(names.GBOVSSetup), "apply", "--config", config, "--db", s.DB,
-				"--state", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "chain.sock"), "--spool", filepath.Join(dir, "spool"))
-			return err
+		{name: "read, plan, commit, settle", run: timed(true, func() error { return transact(s.DB) })},
+		{name: "gb-ovs-setup apply", run: timed(true, func() error {
+			return vswitch.Enter(s.NS, func() error { // without the time of ip netns exec
+				_, err := s.Run(e.tool(names.GBOVSSetup), "apply", "--config", config, "--db", s.DB,
+					"--state", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "chain.sock"), "--spool", filepath.Join(dir, "spool"))
+				return err
+			})
 		})},
 	}, nil
 }

@@ -1,5 +1,6 @@
 // Package netoffload switches offloads of network interfaces off, through
-// safchain/ethtool (ETHTOOL_SFEATURES), and reads back what came of it.
+// safchain/ethtool (ETHTOOL_SFEATURES), and reads back what came of it, by
+// itself (ETHTOOL_GFEATURES).
 //
 // Names are the kernel's, as ethtool -k prints the finer ones. A feature that
 // the driver does not let change is fixed: it is reported and no failure.
@@ -69,28 +70,6 @@ type Feature struct {
 	Fixed  bool `json:"fixed"`
 }
 
-// Read returns the features of an interface in this network namespace.
-func Read(nic string) (map[string]Feature, error) {
-	e, err := ethtool.NewEthtool()
-	if err != nil {
-		return nil, fmt.Errorf("offload of %s: %w", nic, err)
-	}
-	defer e.Close()
-	return read(e, nic)
-}
-
-func read(e *ethtool.Ethtool, nic string) (map[string]Feature, error) {
-	states, err := e.FeaturesWithState(nic)
-	if err != nil {
-		return nil, fmt.Errorf("offload of %s: %w", nic, err)
-	}
-	out := make(map[string]Feature, len(states))
-	for name, s := range states {
-		out[name] = Feature{Active: s.Active, Wanted: s.Requested, Fixed: !s.Available || s.NeverChanged}
-	}
-	return out, nil
-}
-
 // A Verdict is how an interface stands to what is wanted of it.
 type Verdict struct {
 	On    []string `json:"on,omitempty"`    // are active and could be off
@@ -144,12 +123,7 @@ func Off(nic string, patterns []string) error {
 
 // set is Set with what choose wants of the features that the interface has.
 func set(nic string, choose func(have map[string]Feature) map[string]bool) error {
-	e, err := ethtool.NewEthtool()
-	if err != nil {
-		return fmt.Errorf("offload of %s: %w", nic, err)
-	}
-	defer e.Close()
-	have, err := read(e, nic)
+	have, err := Read(nic)
 	if err != nil {
 		return err
 	}
@@ -162,10 +136,15 @@ func set(nic string, choose func(have map[string]Feature) map[string]bool) error
 	if len(change) == 0 {
 		return nil
 	}
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("offload of %s: %w", nic, err)
+	}
+	defer e.Close()
 	if err := e.Change(nic, change); err != nil {
 		return fmt.Errorf("offload of %s: %w", nic, err)
 	}
-	if have, err = read(e, nic); err != nil {
+	if have, err = Read(nic); err != nil {
 		return err
 	}
 	var refused []string

@@ -79,29 +79,32 @@ func (e *DeadSwitchError) Hint() string {
 // Settle waits until the switch has taken configuration next, and judges each
 // interface by what the switch has written about it.
 func Settle(ctx context.Context, db DB, next int64, interfaces []string) error {
-	begin, pause := time.Now(), 500*time.Microsecond
-	for {
-		res, err := db.Transact(ctx, Database, ovsdb.Select(Database, "", "cur_cfg"),
-			ovsdb.Select("Interface", "", "name", "ofport", "error"))
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-				return &DeadSwitchError{time.Since(begin), err}
-			}
-			return err
-		}
-		if len(res[0].Rows) == 1 {
-			if cur, _ := res[0].Rows[0].Int("cur_cfg"); cur >= next {
-				return judge(res[1].Rows, interfaces)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return &DeadSwitchError{time.Since(begin), context.Cause(ctx)}
-		case <-time.After(pause):
-		}
-		// Never much longer than it has taken already.
-		pause = min(max(pause, time.Since(begin)/8), 20*time.Millisecond)
+	state, err := settled(ctx, db, next)
+	if err != nil {
+		return err
 	}
+	return judge(sortedRows(state.Interfaces), interfaces)
+}
+
+// settleLimit is how long the switch may take where ctx has no deadline.
+const settleLimit = time.Minute
+
+// settled waits until the switch has taken configuration next, and returns
+// what the database holds at that moment. The server does the waiting: it
+// answers as soon as cur_cfg is there.
+func settled(ctx context.Context, db DB, next int64) (*State, error) {
+	begin, limit := time.Now(), settleLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		// A server that is well says so before ctx ends, and it is the switch
+		// that is dead.
+		left := time.Until(deadline)
+		limit = left - min(left/10, 200*time.Millisecond)
+	}
+	state, err := readState(ctx, db, ovsdb.Await(Database, "cur_cfg", next, limit))
+	if errors.Is(err, ovsdb.ErrConflict) {
+		return nil, &DeadSwitchError{time.Since(begin), context.DeadlineExceeded}
+	}
+	return state, err
 }
 
 // judge returns a *FaultsError if an interface is not up.

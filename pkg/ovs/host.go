@@ -116,6 +116,22 @@ func checkOffload(targets []offloadTarget) ([]Offload, error) {
 	return out, errors.Join(errs...)
 }
 
+// settledOffload says whether a survey has seen that nothing is to be switched
+// off about a target.
+func (v *Survey) settledOffload(t offloadTarget) bool {
+	near, far := false, !t.peer
+	for _, o := range v.Offload {
+		if o.NIC != t.link.Name || o.Profile != t.profile {
+			continue
+		}
+		if len(o.On) > 0 {
+			return false
+		}
+		near, far = near || !o.Peer, far || o.Peer
+	}
+	return near && far
+}
+
 // planOffload adds what is on and should be off to a plan.
 func (p *Plan) planOffload(list []Offload) {
 	for _, o := range list {

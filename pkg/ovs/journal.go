@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
@@ -22,6 +23,10 @@ type Journal struct {
 	Socket string        // of the log's daemon
 	Spool  string        // directory
 	Limit  time.Duration // how long an append may take
+
+	mu     sync.Mutex     // covers client
+	client *record.Client // of the last append, kept for the next one
+	stop   func()         // ends a Greet
 }
 
 // An Event is what the journal records.
@@ -94,17 +99,62 @@ func (j *Journal) append(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	client, err := record.Dial(ctx, j.Socket, record.Hello{})
-	if err != nil {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.client != nil {
+		if err := j.appendTo(ctx, line); err == nil || ctx.Err() != nil {
+			return err
+		}
+		// The daemon may have been started anew since.
+	}
+	if j.client, err = record.Dial(ctx, j.Socket, record.Hello{}); err != nil {
+		j.client = nil
 		return err
 	}
-	defer client.Close()
+	return j.appendTo(ctx, line)
+}
+
+// Greet connects to the log's daemon meanwhile, for an append that is likely to
+// come. Whether that goes well shows when it comes.
+func (j *Journal) Greet(ctx context.Context) {
+	ctx, j.stop = context.WithTimeout(ctx, time.Second)
+	j.mu.Lock()
+	go func() {
+		defer j.mu.Unlock()
+		if j.client == nil {
+			j.client, _ = record.Dial(ctx, j.Socket, record.Hello{})
+		}
+	}()
+}
+
+// appendTo appends what waits in the spool and a line over the connection,
+// and ends that where it fails.
+func (j *Journal) appendTo(ctx context.Context, line []byte) error {
+	client := j.client
 	stop := context.AfterFunc(ctx, func() { client.Close() })
-	defer stop()
-	if err := j.flush(client); err != nil {
-		return err
+	err := j.flush(client)
+	if err == nil {
+		err = client.Append([][]byte{line}, nil)
 	}
-	return client.Append([][]byte{line}, nil)
+	if !stop() || err != nil {
+		client.Close()
+		j.client = nil
+	}
+	return err
+}
+
+// Close ends the connection to the log's daemon. The next append makes
+// another.
+func (j *Journal) Close() {
+	if j.stop != nil {
+		j.stop()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.client != nil {
+		j.client.Close()
+		j.client = nil
+	}
 }
 
 // maxSpool bounds what waits, in bytes.

@@ -1,6 +1,7 @@
 package ovs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,8 +57,11 @@ func (s *Setup) connect(ctx context.Context) (*ovsdb.Client, error) {
 	return c, err
 }
 
-// Close ends the connection.
+// Close ends the connections.
 func (s *Setup) Close() {
+	if s.Journal != nil {
+		s.Journal.Close()
+	}
 	if s.db != nil {
 		s.db.Close()
 	}
@@ -87,13 +91,21 @@ func (s *Setup) Survey(ctx context.Context, c *Config) (*Survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Survey{Flows: make(map[string]*openflow.Difference)}
-	if v.State, err = ReadState(ctx, db); err != nil {
+	var links map[string]rtnetlink.Link
+	var lerr error
+	var wg sync.WaitGroup
+	wg.Go(func() { links, lerr = rtnetlink.Links() }) // while the server reads
+	state, err := ReadState(ctx, db)
+	wg.Wait()
+	if err = cmp.Or(err, lerr); err != nil {
 		return nil, err
 	}
-	if v.Links, err = rtnetlink.Links(); err != nil {
-		return nil, err
-	}
+	return s.survey(ctx, c, state, links)
+}
+
+// survey is Survey where database and links have been read.
+func (s *Setup) survey(ctx context.Context, c *Config, state *State, links map[string]rtnetlink.Link) (v *Survey, err error) {
+	v = &Survey{State: state, Links: links, Flows: make(map[string]*openflow.Difference)}
 	if v.Plan, err = NewPlan(c, v.State, factsOf(v.Links)); err != nil {
 		return nil, err
 	}
@@ -282,6 +294,7 @@ func (s *Setup) Apply(ctx context.Context, c *Config, o ApplyOptions) (out *Outc
 		return nil, err
 	}
 	defer lock.Unlock()
+	s.Journal.Greet(ctx)
 	if !o.Boot {
 		if id, err := s.Store.Pending(); err != nil || id != "" {
 			return nil, errors.Join(err, asError(id))
@@ -494,37 +507,39 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 	}
 	set := make(map[string]bool)
 	for _, t := range offloadTargets(c, v.State, v.Links) {
+		set[t.link.Name] = true
+		if v.settledOffload(t) {
+			continue
+		}
 		if err := t.off(); err != nil {
 			return files, err
 		}
-		set[t.link.Name] = true
 	}
 	step, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
-	var faults error
+	state, faults := v.State, error(nil)
 	if v.Plan.ChangesDatabase() {
 		next, err := v.Plan.Commit(step, db, "gb-ovs-setup apply "+c.Hash()[:12])
 		if err != nil {
 			return files, err
 		}
-		if faults = Settle(step, db, next, v.Plan.judged); faults != nil && !isFaults(faults) {
-			return files, faults
+		if state, err = settled(step, db, next); err != nil {
+			return files, err
 		}
-	}
-	state, err := ReadState(step, db)
-	if err != nil {
-		return files, err
+		faults = judge(sortedRows(state.Interfaces), v.Plan.judged)
 	}
 	links, err := rtnetlink.Links()
 	if err != nil {
 		return files, err
 	}
+	var down []rtnetlink.Link
 	for _, name := range upLinks(c) {
 		if l, there := links[name]; there && !l.Up {
-			if err := rtnetlink.SetUp(name, true); err != nil {
-				return files, err
-			}
+			down = append(down, l)
 		}
+	}
+	if err := rtnetlink.BringUp(down...); err != nil {
+		return files, err
 	}
 	if files, err = s.moveUplinks(ctx, c, links, faults, point); err != nil {
 		return files, err
@@ -543,7 +558,14 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 	if faults != nil {
 		return files, faults
 	}
-	after, err := s.Survey(ctx, c)
+	// What the switch has taken was read with its answer; the rest is read
+	// again.
+	sctx, stop := context.WithTimeout(ctx, s.Timeout)
+	defer stop()
+	if links, err = rtnetlink.Links(); err != nil {
+		return files, err
+	}
+	after, err := s.survey(sctx, c, state, links)
 	if err != nil {
 		return files, err
 	}
@@ -569,6 +591,12 @@ func (s *Setup) moveUplinks(ctx context.Context, c *Config, links map[string]rtn
 			continue
 		}
 		if f != nil && slices.ContainsFunc(f.Faults, func(x Fault) bool { return x.Interface == up || x.Interface == name }) {
+			continue
+		}
+		if here, err := rtnetlink.Addresses(up); err != nil || len(here) == 0 {
+			if err != nil {
+				return told, err
+			}
 			continue
 		}
 		files, err := networkFiles(up, name)

@@ -55,9 +55,12 @@ func (emptyDatabaseError) Error() string {
 func (emptyDatabaseError) Hint() string { return "systemctl start openvswitch-switch, which makes it" }
 
 // ReadState reads the database in one transaction.
-func ReadState(ctx context.Context, db DB) (*State, error) {
+func ReadState(ctx context.Context, db DB) (*State, error) { return readState(ctx, db) }
+
+// readState is ReadState after operations that give no rows.
+func readState(ctx context.Context, db DB, ops ...ovsdb.Operation) (*State, error) {
+	first := len(ops)
 	tables := []string{"Open_vSwitch", "Bridge", "Port", "Interface"}
-	var ops []ovsdb.Operation
 	for _, t := range tables {
 		ops = append(ops, ovsdb.Select(t, "", columns[t]...))
 	}
@@ -65,7 +68,7 @@ func ReadState(ctx context.Context, db DB) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the switch's database: %w", err)
 	}
-	if len(res[0].Rows) == 0 {
+	if res = res[first:]; len(res[0].Rows) == 0 {
 		return nil, ErrEmptyDatabase
 	}
 	return &State{Root: res[0].Rows[0], Bridges: byUUID(res[1].Rows), Ports: byUUID(res[2].Rows), Interfaces: byUUID(res[3].Rows)}, nil

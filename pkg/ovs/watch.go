@@ -516,6 +516,7 @@ func (w *watcher) mend(ctx context.Context, c *Config, v *Survey) error {
 	err := errors.Join(errs...)
 	data["ok"] = err == nil
 	s.record(ctx, true, "ovs.mend.outcome", "notice", "flows and offloads were put back", data)
+	s.Journal.Close()    // the next may be hours away
 	w.dirty = time.Now() // see whether it holds
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // An Operation is one of RFC 7047, section 5.2. The functions below make them.
@@ -79,6 +80,14 @@ func Wait(table string, id UUID, row Row) Operation {
 func WaitGone(table, name string) Operation {
 	return Operation{map[string]any{"op": "wait", "table": table, "timeout": 0, "where": []any{[]any{"name", "==", name}},
 		"columns": []string{"name"}, "until": "==", "rows": []Row{}}}
+}
+
+// Await holds the transaction back until the integer column of a table's one
+// row is at least n, at most for limit. A limit that is over is an error with
+// Code "timed out". The server looks whenever the database changes.
+func Await(table, column string, n int64, limit time.Duration) Operation {
+	return Operation{map[string]any{"op": "wait", "table": table, "timeout": max(limit.Milliseconds(), 1),
+		"where": []any{[]any{column, "<", n}}, "columns": []string{column}, "until": "==", "rows": []Row{}}}
 }
 
 // Comment puts text into the database's log.

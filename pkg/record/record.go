@@ -149,7 +149,11 @@ func Dial(ctx context.Context, socket string, hello Hello) (*Client, error) {
 		return nil, err
 	}
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
 	line, err := c.r.ReadBytes('\n')
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
 	conn.SetReadDeadline(time.Time{})
 	if err != nil {
 		conn.Close()

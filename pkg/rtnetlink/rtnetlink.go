@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ type Link struct {
 	MTU  int    `json:"mtu"`
 	Up   bool   `json:"up"`
 
+	index int
 	peer  int // ifindex of a veth's other end
 	netns int // id of the other end's namespace as this one knows it, -1 for this one
 }
@@ -76,7 +78,7 @@ func find(name string) (netlink.Link, error) {
 
 func linkOf(l netlink.Link) Link {
 	a := l.Attrs()
-	out := Link{Name: a.Name, Type: l.Type(), MAC: a.HardwareAddr.String(), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0, netns: -1}
+	out := Link{Name: a.Name, Type: l.Type(), MAC: a.HardwareAddr.String(), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0, index: a.Index, netns: -1}
 	if l.Type() == "veth" {
 		out.peer, out.netns = a.ParentIndex, a.NetNsID
 	}
@@ -118,6 +120,24 @@ func SetUp(name string, up bool) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// BringUp brings links up that Links or Get has returned.
+func BringUp(links ...Link) error {
+	if len(links) == 0 {
+		return nil
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("bring up the network interfaces: %w", err)
+	}
+	defer h.Close()
+	for _, l := range links {
+		if err := h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: l.Name, Index: l.index}}); err != nil {
+			return fmt.Errorf("%s: %w", l.Name, err)
+		}
 	}
 	return nil
 }
@@ -346,46 +366,79 @@ func AtPeer(l Link, do func(name string) error) (bool, error) {
 	}
 	defer ns.Close()
 	result := make(chan error)
-	go func() {
-		// The thread has another namespace from here on and ends with the
-		// goroutine, since nobody unlocks it.
-		runtime.LockOSThread()
-		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			var peer netlink.Link
-			if peer, err = netlink.LinkByIndex(l.peer); err == nil {
-				err = do(peer.Attrs().Name)
-			}
-		}
-		result <- err
-	}()
+	go func() { result <- within(ns, l.peer, do) }()
 	if err := <-result; err != nil {
 		return true, fmt.Errorf("other end of %s: %w", l.Name, err)
 	}
 	return true, nil
 }
 
+// within calls do in a network namespace with the name of a link there. It is
+// for a goroutine of its own: where the thread can't be brought back, it ends
+// with the goroutine, since nobody unlocks it.
+func within(ns *os.File, index int, do func(name string) error) error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer func() {
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	peer, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return err
+	}
+	return do(peer.Attrs().Name)
+}
+
+// seen remembers where the namespace with an id was found: paths by id.
+var seen sync.Map
+
 // namespaceFile opens the network namespace that this one knows by id.
 func namespaceFile(id int) *os.File {
-	seen := make(map[uint64]bool)
+	if path, ok := seen.Load(id); ok {
+		if f := openNamespace(path.(string), id); f != nil {
+			return f
+		}
+	}
+	looked := make(map[uint64]bool)
 	for _, pattern := range []string{"/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"} {
 		paths, _ := filepath.Glob(pattern)
 		for _, path := range paths {
-			f, err := os.Open(path)
-			if err != nil {
+			var st unix.Stat_t // of processes, most are in the same one
+			if unix.Stat(path, &st) != nil || looked[st.Ino] {
 				continue
 			}
-			var st unix.Stat_t
-			if unix.Fstat(int(f.Fd()), &st) == nil && !seen[st.Ino] {
-				seen[st.Ino] = true
-				if have, err := netlink.GetNetNsIdByFd(int(f.Fd())); err == nil && have == id {
-					return f
-				}
+			looked[st.Ino] = true
+			if f := openNamespace(path, id); f != nil {
+				seen.Store(id, path)
+				return f
 			}
-			f.Close()
 		}
 	}
 	return nil
+}
+
+// openNamespace opens a file if it is the network namespace that this one
+// knows by id.
+func openNamespace(path string, id int) *os.File {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	if have, err := netlink.GetNetNsIdByFd(int(f.Fd())); err != nil || have != id {
+		f.Close()
+		return nil
+	}
+	return f
 }
 
 // DefaultGateways returns the gateways of the default routes in the main
