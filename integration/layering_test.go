@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"subvol", "index", "index/local", "index/qdrant", "embed", "record", "ovsdb", "openflow", "netoffload", "rtnetlink", "bus", "systemd"},
 	{"chain", "snap", "vecsync", "search", "ovs"},
 	{"hoststate"},
-	{"opdbus", "mcp", "web"},
+	{"opdbus", "mcp", "web", "web/access", "web/timeline"},
 	{"cli"},
 	{"cmd"},
 }
@@ -30,6 +30,8 @@ var layers = [][]string{
 var sideways = map[[2]string]bool{
 	{"index/local", "index"}:  true,
 	{"index/qdrant", "index"}: true,
+	{"web", "web/access"}:     true,
+	{"web", "web/timeline"}:   true,
 }
 
 // coreLibraries are the third-party libraries that core may import, and where.

@@ -52,6 +52,18 @@ func (f *Filter) window(span layout.Span) bool {
 	return (f.Since.IsZero() || !span.Max.Before(f.Since)) && (f.Until.IsZero() || span.Min.Before(f.Until))
 }
 
+// Match decodes a stored line if it is chosen, and returns nil if it is not.
+func (f *Filter) Match(line []byte) (*event.Event, error) { return f.match(line) }
+
+// Chooses says whether an event that was decoded already is chosen. Grep, which
+// looks at the stored line, is not asked.
+func (f *Filter) Chooses(e *event.Event) bool {
+	if !f.Since.IsZero() && e.Time.Before(f.Since) || !f.Until.IsZero() && !e.Time.Before(f.Until) {
+		return false
+	}
+	return f.chooses(e)
+}
+
 // match decodes line if it is chosen, and returns nil if it is not.
 func (f *Filter) match(line []byte) (*event.Event, error) {
 	if !f.Since.IsZero() || !f.Until.IsZero() {
@@ -67,26 +79,31 @@ func (f *Filter) match(line []byte) (*event.Event, error) {
 		return nil, nil
 	}
 	e, err := event.Decode(line)
-	if err != nil {
+	if err != nil || !f.chooses(e) {
 		return nil, err
 	}
+	return e, nil
+}
+
+// chooses is Chooses without the times.
+func (f *Filter) chooses(e *event.Event) bool {
 	for _, c := range [...]struct {
 		want []string
 		have string
 	}{{f.Sources, e.Source}, {f.Hosts, e.Host}, {f.Actors, e.Actor}, {f.Subjects, e.Subject}} {
 		if len(c.want) > 0 && !oneOf(c.want, c.have) {
-			return nil, nil
+			return false
 		}
 	}
 	if len(f.Types) > 0 && !oneOfTypes(f.Types, e.Type) || f.HasSeverity && e.Severity > f.Severity {
-		return nil, nil
+		return false
 	}
 	for _, m := range f.Matches {
 		if !m.in(e.Data) {
-			return nil, nil
+			return false
 		}
 	}
-	return e, nil
+	return true
 }
 
 func oneOf(list []string, s string) bool {

@@ -41,6 +41,9 @@ const (
 	VecsyncSocket = RunDir + "/vecsync.sock"
 	SearchSocket  = RunDir + "/search.sock"
 	MCPSocket     = RunDir + "/mcp.sock"
+	WebSocket     = RunDir + "/web.sock" // where gb-web login asks
+
+	WebSessionsDir = "/run/ghostbridge-web" // gb-web's own
 )
 
 // Configuration.
