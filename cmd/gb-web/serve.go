@@ -40,6 +40,7 @@ Examples:
 			&cli.StringFlag{Name: "search", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of the search"},
 			doorFlag(),
 			&cli.StringFlag{Name: "sessions", EnvVars: []string{"GB_WEB_SESSIONS"}, Value: names.WebSessionsDir, Usage: "`DIR` of the sessions"},
+			&cli.StringFlag{Name: "witnesses", EnvVars: []string{"GB_WITNESSES"}, Value: names.WitnessDir, Usage: "`DIR` that says where the log's witnesses stand"},
 			&cli.StringFlag{Name: "tls-cert", EnvVars: []string{"GB_WEB_TLS_CERT"}, Usage: "certificate `FILE`, PEM"},
 			&cli.StringFlag{Name: "tls-key", EnvVars: []string{"GB_WEB_TLS_KEY"}, Usage: "its key's `FILE`, PEM"},
 			&cli.StringSliceFlag{Name: "host", EnvVars: []string{"GB_WEB_HOST"}, Usage: "`NAME` under which browsers reach it, beside localhost (may be repeated)"},
@@ -80,7 +81,7 @@ func runServe(c *cli.Context) error {
 	var watchdog systemd.Watchdog
 	s, err := web.New(web.Options{
 		LogDir: c.String("log"), Sessions: sessions, Hosts: hosts, Secure: cert != "", Search: web.SearchSocket(c.String("search")),
-		Version: cli.Version(), NoVNC: c.String("novnc"), Logger: logger, Alive: watchdog.Alive,
+		WitnessDir: c.String("witnesses"), Version: cli.Version(), NoVNC: c.String("novnc"), Logger: logger, Alive: watchdog.Alive,
 	})
 	if err != nil {
 		return err

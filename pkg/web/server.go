@@ -35,15 +35,16 @@ import (
 // Options are what a Server needs. What is nil is not there, and its view says
 // so.
 type Options struct {
-	LogDir   string
-	Sessions *access.Sessions
-	Hosts    []string // names under which people reach the server, beside loopback's
-	Secure   bool     // TLS
-	Search   Searcher
-	Version  string
-	NoVNC    string // URL of the screens of virtual machines, "" if there is none
-	Logger   *slog.Logger
-	Alive    func() // called every second or so, may be nil
+	LogDir     string
+	Sessions   *access.Sessions
+	Hosts      []string // names under which people reach the server, beside loopback's
+	Secure     bool     // TLS
+	Search     Searcher
+	Version    string
+	WitnessDir string // where the log's witnesses are kept, "" if nowhere
+	NoVNC      string // URL of the screens of virtual machines, "" if there is none
+	Logger     *slog.Logger
+	Alive      func() // called every second or so, may be nil
 }
 
 // A Server is the web interface of one host.

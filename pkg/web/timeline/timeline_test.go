@@ -96,9 +96,9 @@ func TestEveryIndexIsFound(t *testing.T) {
 // A page costs a bounded number of reads, wherever it is.
 func TestPageCostsTheSameEverywhere(t *testing.T) {
 	const n = 2*layout.SegmentEvents + 60_000
-	l, dir := makeLog(t, 0, n)
+	_, dir := makeLog(t, 0, n)
 	counted := &countingFS{dir: dir}
-	l = &Log{FS: counted}
+	l := &Log{FS: counted}
 	worst := int64(0)
 	for range 300 {
 		counted.bytes = 0
