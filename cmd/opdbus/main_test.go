@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -150,8 +151,9 @@ var (
 		"set":               {"set", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Brightness", "40"},
 		"approvals approve": {"approvals", "approve", "ID"},
 		"approvals deny":    {"approvals", "deny", "ID"},
+		"intents resolve":   {"intents", "resolve", "INTENT", "--found", "not-done"},
 	}
-	looks = []string{"names", "tree", "introspect", "describe", "get", "watch", "approvals list", "approvals show", "policy check", "policy explain", "doctor",
+	looks = []string{"names", "tree", "introspect", "describe", "get", "watch", "approvals list", "approvals show", "intents list", "policy check", "policy explain", "doctor",
 		"serve", // its entrances are tested in integration/opdbus
 	}
 )
@@ -238,6 +240,10 @@ func TestEveryCommand(t *testing.T) {
 			}
 			recorded()
 		}
+		if i := slices.Index(argv, "INTENT"); i >= 0 {
+			argv[i] = interrupted(t, program, env)
+			recorded()
+		}
 		if out, err := run(append([]string{program}, argv...)...); err != nil {
 			t.Errorf("opdbus %v: %v\n%s", argv, err, out)
 		}
@@ -245,4 +251,47 @@ func TestEveryCommand(t *testing.T) {
 			t.Errorf("opdbus %v: events %v", argv, got)
 		}
 	}
+}
+
+// interrupted kills a call while it is under way and returns the id of its
+// intent.
+func interrupted(t *testing.T, program string, env []string) string {
+	t.Helper()
+	cmd := exec.Command(program, "call", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Sleep", "5")
+	cmd.Env = env
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		list := exec.Command(program, "intents", "list", "--json")
+		list.Env = env
+		if cmd.ProcessState == nil {
+			// It is open once its process has ended and its intent is there.
+			query := exec.Command("grep", "-c", "opdbus.intent.*Sleep", logFile(env))
+			if query.Run() == nil {
+				cmd.Process.Kill()
+				cmd.Wait()
+			}
+			continue
+		}
+		out, err := list.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o struct{ ID string }
+		if json.Unmarshal(out, &o) == nil {
+			return o.ID
+		}
+	}
+	t.Fatal("a call that was killed left no intent")
+	return ""
+}
+
+func logFile(env []string) string {
+	for _, kv := range env {
+		if dir, ok := strings.CutPrefix(kv, "GB_LOG="); ok {
+			return filepath.Join(dir, "000000.jsonl")
+		}
+	}
+	return ""
 }

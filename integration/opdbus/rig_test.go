@@ -114,12 +114,17 @@ func (r *rig) run(uid uint32, argv ...string) (string, error) {
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), r.env...)
+	asUser(cmd, uid)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// asUser has cmd run as a user without privileges, if uid is not 0.
+func asUser(cmd *exec.Cmd, uid uint32) {
 	if uid != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		cmd.Dir = "/"
 	}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 func (r *rig) must(argv ...string) string {

@@ -61,7 +61,7 @@ func Checks() []Check {
 		{"polkit", true, (*Doctor).checkPolkit, "install and start polkit: without it no change is authorised"},
 		{"policy", true, (*Doctor).checkPolicy, "opdbus policy check " + names.PolicyFile},
 		{"log", false, (*Doctor).checkLog, "gb-chain verify says what is wrong; keep the snapshots"},
-		{"intents", false, (*Doctor).checkIntents, "look whether it was done, and do it again if not: gb-chain query --type opdbus.intent"},
+		{"intents", false, (*Doctor).checkIntents, "opdbus intents list; look whether it was done, then: opdbus intents resolve ID --found done"},
 		{"spool", false, (*Doctor).checkSpool, "systemctl start blockchain-log.socket; opdbus serve then appends them"},
 		{"bridges", false, tool("gb-ovs-setup", "status"), "gb-ovs-setup status; systemctl start ovs-bridge-setup.service"},
 		{"snapshots", false, tool("gb-snap", "status", names.TimingDir), "systemctl start btrfs-snapshot.timer"},
@@ -196,7 +196,7 @@ func (d *Doctor) checkIntents(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if len(list) == 0 {
-		return "each intent of the last seven days has its outcome", nil
+		return "each intent of the last seven days has its outcome, or was resolved by a person", nil
 	}
 	o := list[0]
 	return "", fmt.Errorf("%d intents have no outcome: it is unknown whether they were done; the first: #%d %s %s by %s", len(list), o.Index, o.Time.Format(time.RFC3339), o.Message, o.Actor)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
 func mustPolicy(t testing.TB, text string) *Policy {
@@ -227,5 +228,22 @@ func TestReadListChangesNothing(t *testing.T) {
 				t.Errorf("%v: a read called %s", e, verb)
 			}
 		}
+	}
+}
+
+// No rule lets anybody answer an approval whom polkit does not know.
+func TestApprovingIsPolkits(t *testing.T) {
+	for _, effect := range []string{"allow", "approve"} {
+		for _, k := range []string{"none", PolkitCall, ""} {
+			p := mustPolicy(t, `{"version":1,"rules":[{"id":"all","clients":["*","mcp"],"effect":"`+effect+`","polkit":"`+k+`"}]}`)
+			d := p.Decide(alice, ownAction(bus.System, names.BusObject, "Approvals", "Approve", bus.NewBody("s", "x")))
+			if d.Effect != Allow || d.Polkit != PolkitApprove {
+				t.Errorf("%s, polkit %q: %+v", effect, k, d)
+			}
+		}
+	}
+	p := mustPolicy(t, `{"version":1,"rules":[{"id":"all","effect":"deny"}]}`)
+	if d := p.Decide(alice, ownAction(bus.System, names.BusObject, "Approvals", "Approve", bus.NewBody("s", "x"))); d.Effect != Deny {
+		t.Errorf("%+v", d)
 	}
 }
