@@ -72,10 +72,12 @@ let
   };
 
   # The switch's sockets are root's. Links, addresses and routes go by netlink,
-  # offloads by an ioctl on an Internet socket.
+  # offloads by an ioctl on an Internet socket; those of a guest's end of a veth
+  # are set in the guest's namespace.
   switch = {
-    CapabilityBoundingSet = "CAP_NET_ADMIN";
+    CapabilityBoundingSet = "CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE";
     RestrictAddressFamilies = "AF_UNIX AF_NETLINK AF_INET";
+    RestrictNamespaces = "net";
     EnvironmentFile = "-/etc/default/ghostbridge";
   };
 
@@ -185,16 +187,39 @@ in
         Type = "oneshot";
         RemainAfterExit = true;
         ExecStart = "${bin "gb-ovs-setup"} apply --boot";
-        # Offloads of a guest's end of a veth are set in the guest's namespace.
-        CapabilityBoundingSet = "CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE";
-        RestrictNamespaces = "net";
         TimeoutStartSec = "1min";
       };
       Install.WantedBy = "multi-user.target";
     };
 
+    "ovs-bridge-watch.service" = {
+      comment = "Puts the switch's flows and offloads back, and takes back what nobody confirmed.";
+      Unit = patient // {
+        Description = "GhostBridge: keeper of the Open vSwitch bridges";
+        Documentation = "man:gb-ovs-setup(1)";
+        # Not without ovs-bridge-setup.service: that one's work is not repeated.
+        After = "ovsdb-server.service ovs-vswitchd.service ovs-bridge-setup.service blockchain-log.socket";
+        ConditionPathExists = [
+          "|/etc/ghostbridge/ovs.json"
+          "|${state}/ovs/confirmed.json"
+        ];
+      };
+      Service = sandbox // always // switch // {
+        Type = "notify";
+        ExecStart = "${bin "gb-ovs-setup"} watch --no-events";
+        PrivateNetwork = false;
+        # Guests' namespaces are in /proc/PID/ns, networkd's files in /run.
+        ProtectProc = "default";
+        ProtectSystem = "full";
+        # Taking a change back may take a while.
+        WatchdogSec = "3min";
+        UMask = "0077";
+      };
+      Install.WantedBy = "multi-user.target";
+    };
+
     "blockchain-ovs.service" = {
-      comment = "Records what becomes of the switch, and puts its flows back.";
+      comment = "Records what becomes of the switch. What is to be put back is ovs-bridge-watch.service's.";
       Unit = patient // {
         Description = "GhostBridge: recorder of Open vSwitch";
         Documentation = "man:gb-ovs-setup(1)";
@@ -205,14 +230,20 @@ in
           "|${state}/ovs/confirmed.json"
         ];
       };
-      Service = sandbox // always // switch // {
+      # Root without capabilities, since the switch's sockets are root's. Links
+      # are read by netlink, offloads by an ioctl on a Unix socket.
+      Service = sandbox // always // {
         Type = "notify";
-        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "gb-ovs-setup"} watch";
+        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "gb-ovs-setup"} watch --dry-run";
+        EnvironmentFile = "-/etc/default/ghostbridge";
+        # The keeper writes them, who sees more.
+        UnsetEnvironment = "GB_OVS_METRICS";
         PrivateNetwork = false;
-        ReadWritePaths = "-${state}";
+        RestrictAddressFamilies = "AF_UNIX AF_NETLINK";
         RestartSec = "5s";
         WatchdogSec = "1min";
         SuccessExitStatus = "TEMPFAIL";
+        UMask = "0077";
       };
       Install.WantedBy = "multi-user.target";
     };

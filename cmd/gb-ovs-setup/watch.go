@@ -9,6 +9,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
 	"github.com/ghostbridge/ghostbridge/pkg/ovs"
+	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 )
 
 func watchCommand() *cli.Command {
@@ -22,19 +23,27 @@ that a driver has switched on again are put back, and a change that nobody
 confirmed is rolled back if nothing else has done it; what else differs is only
 reported.
 
+Where the one that records is to have no rights, two share the work, as the
+units do: watch --dry-run writes nothing but events, and watch --no-events puts
+things back.
+
 Example:
 
    gb-ovs-setup watch | gb-chain append --log L -`,
 		Flags: setupFlags(configFlag(),
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "put nothing back"},
+			&cli.BoolFlag{Name: "no-events", Usage: "print nothing"},
 			&cli.DurationFlag{Name: "every", Value: 5 * time.Second, Usage: "how often to look without a reason: a `DURATION`"},
-			&cli.StringFlag{Name: "metrics", EnvVars: []string{"GB_METRICS"}, Usage: "write metrics to `FILE` for Prometheus' textfile collector"},
+			&cli.StringFlag{Name: "metrics", EnvVars: []string{"GB_OVS_METRICS"}, Usage: "write metrics to `FILE` for Prometheus' textfile collector"},
 		),
 		Action: runWatch,
 	}
 }
 
 func runWatch(c *cli.Context) error {
+	if c.Bool("dry-run") && c.Bool("no-events") && c.String("metrics") == "" {
+		return cli.Usagef("watch --dry-run --no-events would do nothing")
+	}
 	s, err := setup(c)
 	if err != nil {
 		return err
@@ -54,6 +63,16 @@ func runWatch(c *cli.Context) error {
 			_, err = c.App.Writer.Write(append(line, '\n'))
 			return err
 		},
+	}
+	if c.Bool("no-events") {
+		// A service of its own. The one that records is gb-chain's child, and
+		// systemd hears from gb-chain.
+		o.Emit = nil
+		var watchdog systemd.Watchdog
+		o.Alive = watchdog.Alive
+		if _, err := systemd.Notify("READY=1"); err != nil {
+			return err
+		}
 	}
 	if file := c.String("metrics"); file != "" {
 		o.Status = func(st *ovs.Status) {

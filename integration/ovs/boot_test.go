@@ -77,6 +77,7 @@ func newMachine(t *testing.T) *machine {
 		"etc/machine-id": "0123456789abcdef0123456789abcdef\n",
 		"etc/systemd/system/ovs-bridge-setup.service": unit("ovs-bridge-setup.service"),
 		"etc/systemd/system/blockchain-ovs.service":   unit("blockchain-ovs.service"),
+		"etc/systemd/system/ovs-bridge-watch.service": unit("ovs-bridge-watch.service"),
 		"etc/systemd/system/gbtest.target": "[Unit]\nDescription=test\nRequires=basic.target\nAfter=multi-user.target basic.target systemd-networkd.service ovs-bridge-setup.service\n" +
 			"Wants=dbus.service systemd-networkd.service openvswitch-switch.service ovs-bridge-setup.service\nAllowIsolate=yes\n",
 		"etc/systemd/network/10-ens1.network": "[Match]\nName=ens1\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
@@ -210,7 +211,7 @@ func (m *machine) powerOff() {
 		return
 	}
 	if m.t.Failed() {
-		for _, argv := range [][]string{{"journalctl", "-b", "--no-pager", "-o", "cat", "-u", "ovs-bridge-setup", "-u", "blockchain-ovs", "-u", "systemd-networkd", "-u", "ovs-vswitchd", "-u", "gb-ovs-rollback-*"},
+		for _, argv := range [][]string{{"journalctl", "-b", "--no-pager", "-o", "cat", "-u", "ovs-bridge-setup", "-u", "ovs-bridge-watch", "-u", "blockchain-ovs", "-u", "systemd-networkd", "-u", "ovs-vswitchd", "-u", "gb-ovs-rollback-*"},
 			{"networkctl", "--no-pager"}, {"ip", "addr"}, {"sh", "-c", "cat /run/systemd/network/*"}, {"systemctl", "--no-pager", "--failed"}} {
 			out, _ := m.inside(argv...)
 			m.t.Logf("%v: %s", argv, out[max(0, len(out)-3000):])
@@ -354,22 +355,50 @@ func TestBoots(t *testing.T) {
 	m.contains(database(), "ovsbr0\novsbr1\n")
 	m.gb(4, "plan", "--exit-code")
 	m.gb(0, "status", "--exit-code")
-	// The recorder, with nothing but the rights of its unit: it puts flows back
-	// and tells the log.
-	out, err = m.inside("systemctl", "start", "blockchain-ovs.service")
-	if err != nil {
-		t.Fatalf("blockchain-ovs.service: %v: %s", err, out)
+	// The recorder tells the log and the keeper puts things back, each with
+	// nothing but the rights of its unit.
+	for _, unit := range []string{"blockchain-ovs.service", "ovs-bridge-watch.service"} {
+		if out, err := m.inside("systemctl", "start", unit); err != nil {
+			t.Fatalf("%s: %v: %s", unit, err, out)
+		}
 	}
-	if out, err := m.inside("ovs-ofctl", "del-flows", "ovsbr1"); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	flowsComeBack := func() {
+		t.Helper()
+		if out, err := m.inside("ovs-ofctl", "del-flows", "ovsbr1"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		m.eventually(func() error {
+			out, err := m.inside("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "--no-stats", "ovsbr1")
+			if err == nil && strings.Count(out, "priority=") < 20 {
+				err = fmt.Errorf("the flows are not back: %s", out)
+			}
+			return err
+		})
+	}
+	flowsComeBack()
+	// A guest's end of a veth, in its own namespace.
+	for _, line := range []string{"ip netns add guest", "ip link add vguest type veth peer name eth0 netns guest", "ip link set vguest up",
+		"ovs-vsctl --timeout=5 add-port ovsbr1 vguest"} {
+		if out, err := m.inside(strings.Fields(line)...); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
 	}
 	m.eventually(func() error {
-		out, err := m.inside("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "--no-stats", "ovsbr1")
-		if err == nil && strings.Count(out, "priority=") < 20 {
-			err = fmt.Errorf("the flows are not back: %s", out)
+		out, err := m.inside("ip", "netns", "exec", "guest", "ethtool", "-k", "eth0")
+		if err == nil && !strings.Contains(out, "tx-checksumming: off") {
+			err = fmt.Errorf("the guest's checksums are still on: %s", out)
 		}
 		return err
 	})
+	// A change that awaits its confirmation is not taken back before its time
+	// by who looks after it.
+	config(strings.Replace(twoBridges, `"tag": 7`, `"tag": 9`, 1))
+	m.gb(0, "apply", "--confirm-timeout", "1h")
+	flowsComeBack() // it has looked
+	m.gb(0, "confirm")
+	if out, err := m.inside("ovs-vsctl", "get", "port", "vnet0", "tag"); err != nil || strings.TrimSpace(out) != "9" {
+		t.Errorf("the change that was confirmed: tag %s, %v", out, err)
+	}
 	if out, err := m.inside("ovs-vsctl", "--timeout=5", "add-port", "ovsbr1", "theirs", "--", "set", "interface", "theirs", "type=internal"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

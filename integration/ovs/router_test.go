@@ -4,6 +4,7 @@ package ovs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -471,6 +472,68 @@ func TestIsolationHolds(t *testing.T) {
 }
 
 // status says what is there, and what about it is wrong.
+// As the units have it: one keeps the flows and says nothing, another records
+// and changes nothing.
+func TestWatchInTwoParts(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.vms()
+	h.config(router)
+	h.setup(2, "watch", "--dry-run", "--no-events")
+	h.setup(0, "apply")
+	start := func(args ...string) (stop func(), printed func() string) {
+		file := h.path(args[0])
+		out, err := os.Create(file)
+		h.must(err)
+		watch := h.command(append([]string{"watch"}, args...)...)
+		watch.Stdout = out
+		stop = h.background(watch)
+		return stop, func() string {
+			b, err := os.ReadFile(file)
+			h.must(err)
+			return string(b)
+		}
+	}
+	flows := func() int {
+		out, _ := h.Run("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "--no-stats", "ovsbr1")
+		return strings.Count(out, "priority=")
+	}
+	wanted := flows()
+	stopKeeper, kept := start("--no-events")
+	_, recorded := start("--dry-run")
+	h.KillSwitch()
+	h.must(h.StartSwitch())
+	began := time.Now()
+	h.eventually(func() error {
+		if n := flows(); n != wanted {
+			return fmt.Errorf("%d flows of %d", n, wanted)
+		}
+		return nil
+	})
+	t.Logf("flows were back %s after the switch", time.Since(began).Round(time.Millisecond))
+	h.eventually(func() error {
+		if events := h.events(); !strings.Contains(events, `"type":"ovs.mend.outcome"`) {
+			return errors.New("the log has no ovs.mend.outcome")
+		}
+		return nil
+	})
+	stopKeeper()
+	if out := kept(); out != "" {
+		t.Errorf("the keeper printed %s", out)
+	}
+	_, err := h.Run("ovs-ofctl", "del-flows", "ovsbr1")
+	h.must(err)
+	h.eventually(func() error {
+		if out := recorded(); !strings.Contains(out, `"type":"drift.found"`) || !strings.Contains(out, `"kind":"flows"`) {
+			return fmt.Errorf("the recorder printed %s", out)
+		}
+		return nil
+	})
+	if n := flows(); n == wanted {
+		t.Error("the recorder has put flows back")
+	}
+}
+
 func TestStatus(t *testing.T) {
 	h := newHost(t)
 	h.vms()

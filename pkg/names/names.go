@@ -88,7 +88,7 @@ const (
 
 // Units lists every unit file that the product ships.
 var Units = []string{
-	"ovs-bridge-setup.service",
+	"ovs-bridge-setup.service", "ovs-bridge-watch.service",
 	"btrfs-snapshot.timer", "btrfs-snapshot.service",
 	"btrfs-vector-sync.path", "btrfs-vector-sync.service",
 	"gb-vecsync.socket", "gb-vecsync@.service",

@@ -220,8 +220,25 @@ func (s *Store) Refused(hash string) (bool, error) {
 	return slices.Contains(list, hash), err
 }
 
+// thisBoot says whether the checkpoint was made since the host has booted.
+func (c *Checkpoint) thisBoot() bool {
+	if id := BootID(); id != "" && c.BootID != "" {
+		return c.BootID == id
+	}
+	// /proc/sys is hidden, as from a unit with ProcSubset=pid.
+	return c.Time.After(time.Now().Add(-uptime()))
+}
+
 // overdue says whether the time for a confirmation is over.
-func (c *Checkpoint) overdue() bool { return c.BootID != BootID() || uptime() > c.DeadlineUp }
+func (c *Checkpoint) overdue() bool { return !c.thisBoot() || uptime() > c.DeadlineUp }
+
+// forgotten says, at an uptime, whether its rollback should have come long ago,
+// or the host has booted since. It does without BootID, which a unit's or a
+// container's view of /proc/sys may change.
+func (c *Checkpoint) forgotten(up time.Duration) bool {
+	made := c.DeadlineUp - c.Deadline.Sub(c.Time)
+	return up < made || up >= c.DeadlineUp+rollbackLate
+}
 
 // uptime is the time since the boot, that of suspends included.
 func uptime() time.Duration {
@@ -232,13 +249,28 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// BootID returns the kernel's name of this boot.
+// BootID returns the kernel's name of this boot, "" where /proc/sys is hidden.
 func BootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// busy says whether somebody applies, confirms or rolls back. It needs no right
+// to write.
+func (s *Store) busy() (bool, error) {
+	l, err := durable.TryLock(s.Dir)
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist): // nobody ever has
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("state directory: %w", err)
+	}
+	return false, l.Unlock()
 }
 
 // tryLock is Lock without waiting: durable.ErrLocked if somebody has it.

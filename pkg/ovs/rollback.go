@@ -36,7 +36,7 @@ func (s *Setup) Confirm(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if point.BootID != BootID() {
+	if !point.thisBoot() {
 		return "", fmt.Errorf("the change %s was made before the last boot: it is to be rolled back", pending)
 	}
 	if point.overdue() {

@@ -19,9 +19,10 @@ import (
 // WatchOptions say how to watch.
 type WatchOptions struct {
 	Fallback *Config           // where nothing was ever confirmed
-	Mend     bool              // put flows and offloads back
-	Emit     func(Event) error // takes each event; an error ends the watch
+	Mend     bool              // put flows and offloads back; without it the watch writes nothing anywhere
+	Emit     func(Event) error // takes each event; an error ends the watch; may be nil
 	Status   func(*Status)     // takes a status now and then, may be nil
+	Alive    func()            // is called as long as the watch goes on, several times a second, may be nil
 	Every    time.Duration     // how often to look without a reason
 }
 
@@ -78,6 +79,7 @@ func (s *Setup) Watch(ctx context.Context, o WatchOptions) error {
 		}
 	}()
 	for {
+		w.alive()
 		err := w.follow(ctx, links)
 		if ctx.Err() != nil {
 			return nil
@@ -113,6 +115,9 @@ func (w *watcher) emit(typ, subject, severity, message string, data map[string]a
 	if len(data) > 0 {
 		e.Data = data
 	}
+	if w.o.Emit == nil {
+		return nil
+	}
 	if err := w.o.Emit(e); err != nil {
 		return &emitError{err}
 	}
@@ -144,6 +149,7 @@ func (w *watcher) follow(ctx context.Context, links <-chan string) error {
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
 	for {
+		w.alive()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -168,6 +174,12 @@ func (w *watcher) follow(ctx context.Context, links <-chan string) error {
 				}
 			}
 		}
+	}
+}
+
+func (w *watcher) alive() {
+	if w.o.Alive != nil {
+		w.o.Alive()
 	}
 }
 
@@ -374,8 +386,8 @@ func clip(s string) string {
 // new about the difference, and mends what may be mended.
 func (w *watcher) look(ctx context.Context) error {
 	s := w.setup
-	lock, err := s.Store.tryLock()
-	if errors.Is(err, durable.ErrLocked) {
+	busy, release, err := w.enter()
+	if busy {
 		return nil // an apply or a rollback is at work; the next tick looks again
 	}
 	if err != nil {
@@ -383,7 +395,7 @@ func (w *watcher) look(ctx context.Context) error {
 		w.dirty = time.Time{}
 		return nil
 	}
-	defer lock.Unlock()
+	defer release()
 	if w.o.Mend {
 		w.rollbackOverdue(ctx)
 	}
@@ -404,6 +416,12 @@ func (w *watcher) look(ctx context.Context) error {
 	if len(v.Plan.Warnings) > 0 && len(v.Flows) == 0 && len(v.sets) > 0 {
 		return nil // the switch is starting
 	}
+	if !w.o.Mend {
+		// Who does not hold the lock may have looked at a change half done.
+		if busy, err := s.Store.busy(); busy || err != nil {
+			return nil
+		}
+	}
 	w.dirty, w.looked = time.Time{}, time.Now()
 	if err := w.report(v); err != nil {
 		return err
@@ -416,6 +434,20 @@ func (w *watcher) look(ctx context.Context) error {
 	}
 	w.status(ctx, c)
 	return nil
+}
+
+// enter keeps applies and rollbacks away while a watch that mends is at work.
+// One that only reports keeps nobody waiting: it sees that nobody is at work.
+func (w *watcher) enter() (busy bool, release func() error, err error) {
+	if !w.o.Mend {
+		busy, err := w.setup.Store.busy()
+		return busy, func() error { return nil }, err
+	}
+	lock, err := w.setup.Store.tryLock()
+	if err != nil {
+		return errors.Is(err, durable.ErrLocked), nil, err
+	}
+	return false, lock.Unlock, nil
 }
 
 // rollbackLate is how long after its deadline a change is rolled back here:
@@ -432,7 +464,7 @@ func (w *watcher) rollbackOverdue(ctx context.Context) {
 		return
 	}
 	point, err := s.Store.Load(id)
-	if err != nil || point.BootID == BootID() && uptime() < point.DeadlineUp+rollbackLate {
+	if err != nil || !point.forgotten(uptime()) {
 		return
 	}
 	w.overdue = id
