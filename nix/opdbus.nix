@@ -38,6 +38,9 @@ in
         <allow send_destination="${name}" send_interface="${name}.Policy"/>
         <allow send_destination="${name}" send_interface="${name}.Search"/>
         <allow send_destination="${name}" send_interface="${name}.Network.OpenFlow"/>
+        <allow send_destination="${name}" send_interface="${name}.Journal"/>
+        <allow send_destination="${name}" send_interface="${name}.Snapshots"/>
+        <allow send_destination="${name}" send_interface="${name}.Agents"/>
       </policy>
     </busconfig>
   '';
@@ -66,6 +69,7 @@ in
     + action "apply-state" "Bring this host to a desired state" "Authentication is required to change the state of this system."
     + action "rollback" "Take back, or confirm, a change of this host's state" "Authentication is required to take back a change of this system."
     + action "network" "Change the flows of the host's bridges" "Authentication is required to change how the network is switched."
+    + action "tokens" "Let an AI agent in, or take its token away" "Authentication is required to change which AI agents are let in."
     + action "approve" "Approve a change that somebody else asked for" "Authentication is required to approve a change."
     + ''
       </policyconfig>

@@ -26,7 +26,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 verification
 failed, 75 temporary, try again.`,
 		Commands: []*cli.Command{
 			namesCommand(), treeCommand(), introspectCommand(), describeCommand(), getCommand(), watchCommand(),
-			callCommand(), setCommand(), approvalsCommand(), intentsCommand(), policyCommand(), serveCommand(), doctorCommand(),
+			callCommand(), setCommand(), approvalsCommand(), intentsCommand(), policyCommand(), serveCommand(), mcpCommand(), tokenCommand(), doctorCommand(),
 		},
 	}
 }

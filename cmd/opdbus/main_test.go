@@ -56,6 +56,7 @@ func TestScripts(t *testing.T) {
 					env.Setenv("GB_POLICY", env.WorkDir+"/policy.json")
 					env.Setenv("GB_APPROVALS", env.WorkDir+"/approvals")
 					env.Setenv("GB_SPOOL", env.WorkDir+"/spool")
+					env.Setenv("GB_TOKENS", env.WorkDir+"/tokens.json")
 					env.Setenv("GB_CHAIN_SOCKET", env.WorkDir+"/chain.sock")
 					env.Setenv("TZ", "UTC")
 					env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector's second at the end of each process
@@ -150,10 +151,13 @@ var (
 		"call":              {"call", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Switch", "true"},
 		"set":               {"set", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Brightness", "40"},
 		"approvals approve": {"approvals", "approve", "ID"},
+		"token add":         {"token", "add", "agent", "--scope", "read"},
+		"token rm":          {"token", "rm", "agent"},
 		"approvals deny":    {"approvals", "deny", "ID"},
 		"intents resolve":   {"intents", "resolve", "INTENT", "--found", "not-done"},
 	}
-	looks = []string{"names", "tree", "introspect", "describe", "get", "watch", "approvals list", "approvals show", "intents list", "policy check", "policy explain", "doctor",
+	looks = []string{"names", "tree", "introspect", "describe", "get", "watch", "approvals list", "approvals show", "intents list", "policy check", "policy explain", "doctor", "token ls",
+		"mcp",   // and those of this one in integration/mcp
 		"serve", // its entrances are tested in integration/opdbus
 	}
 )
@@ -188,7 +192,7 @@ func TestEveryCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := append(os.Environ(), "GB_BUS="+address, "DBUS_SYSTEM_BUS_ADDRESS="+address, "GB_LOG="+dir+"/L", "GB_KEYS="+dir+"/K", "GB_POLICY="+dir+"/policy.json",
-		"GB_APPROVALS="+dir+"/approvals", "GB_SPOOL="+dir+"/spool", "GB_CHAIN_SOCKET="+dir+"/chain.sock")
+		"GB_APPROVALS="+dir+"/approvals", "GB_SPOOL="+dir+"/spool", "GB_CHAIN_SOCKET="+dir+"/chain.sock", "GB_TOKENS="+dir+"/tokens.json")
 	run := func(argv ...string) (string, error) {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Env = env
@@ -196,7 +200,7 @@ func TestEveryCommand(t *testing.T) {
 		return string(out), err
 	}
 	if out, err := run("gdbus", "call", "--address", address, "--dest", "org.freedesktop.PolicyKit1", "--object-path", "/org/freedesktop/PolicyKit1/Authority",
-		"--method", "org.freedesktop.DBus.Mock.SetAllowed", "['org.freedesktop.opdbus.call','org.freedesktop.opdbus.set-property','org.freedesktop.opdbus.approve']"); err != nil {
+		"--method", "org.freedesktop.DBus.Mock.SetAllowed", "['org.freedesktop.opdbus.call','org.freedesktop.opdbus.set-property','org.freedesktop.opdbus.approve','org.freedesktop.opdbus.tokens']"); err != nil {
 		t.Fatal(out, err)
 	}
 	program, err := exec.LookPath("opdbus") // testscript.Main has put it there

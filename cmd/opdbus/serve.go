@@ -30,6 +30,8 @@ Examples:
    busctl introspect ` + names.BusName + ` ` + names.BusObject,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "bus", EnvVars: []string{"GB_BUS"}, Value: bus.System, Usage: "`BUS`: system, session or an address"},
+			&cli.StringFlag{Name: "mcp-user", EnvVars: []string{"GB_MCP_USER"}, Value: names.MCPUser, Usage: "`USER` that may speak for AI agents"},
+			&cli.StringFlag{Name: "snapshots", EnvVars: []string{"GB_SNAPSHOTS"}, Value: names.SnapshotsDir, Usage: "`DIR` of snapshots"},
 			policyFlag(), approvalsFlag(), logFlag(), chainSocketFlag(), spoolFlag(),
 			&cli.StringFlag{Name: "search", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of the search"},
 			stateFlag(),
@@ -56,6 +58,7 @@ func runServe(c *cli.Context) error {
 	var watchdog systemd.Watchdog
 	d := &opdbus.Daemon{
 		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), StateDir: c.String("state"), Version: cli.Version(), Logger: logger,
+		MCPUser: c.String("mcp-user"), SnapshotsDir: c.String("snapshots"),
 		Gate: &opdbus.Gate{Journal: journal, Approvals: &opdbus.Approvals{Dir: c.String("approvals")}, Spool: &opdbus.Spool{Dir: c.String("spool")},
 			DeferOutcomes: true, Lost: func(err error) { logger.Error("outcome", "error", err) }},
 		Ready: func() {

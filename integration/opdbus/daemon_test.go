@@ -242,6 +242,10 @@ func TestLostBus(t *testing.T) {
 
 // exercises call each method of ours that changes something, once.
 var exercises = map[string]func(r *rig) (string, error){
+	"Agents.Call": func(r *rig) (string, error) {
+		return r.busctl(0, "Agents", "Call", "sossss", `{"scopes":["read","execute"],"tool":"call_method"}`, names.BusObject, names.BusInterface+".Bus", "Call", "sossss",
+			`["org.example.Lamp","/org/example/Lamp","org.example.Lamp","Switch","b","[true]"]`)
+	},
 	"Bus.Call": func(r *rig) (string, error) { return r.switchLamp(0, "true") },
 	"Approvals.Approve": func(r *rig) (string, error) {
 		return r.busctl(0, "Approvals", "Approve", "s", askFor(r, "Fail"))
@@ -273,7 +277,7 @@ func askFor(r *rig, member string) string {
 // Every method that the daemon's introspection shows is on the read list, or
 // leaves intent and outcome; a new one without them fails here.
 func TestEveryEntranceLeavesItsEvents(t *testing.T) {
-	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[{"id":"ask","members":["Fail","Old"],"name":"org.example.Lamp","effect":"approve"},{"id":"lamp","name":"org.example.Lamp","effect":"allow"},`, 1))
+	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[{"id":"ask","members":["Fail","Old"],"name":"org.example.Lamp","effect":"approve"},{"id":"lamp","clients":["cli","dbus","mcp"],"name":"org.example.Lamp","effect":"allow"},`, 1))
 	r.start()
 	objects, err := c.Tree(t.Context(), names.BusName, "/", false)
 	if err != nil {

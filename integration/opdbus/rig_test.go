@@ -194,7 +194,7 @@ type logged struct {
 // events returns the events of source opdbus from index from on.
 func (r *rig) events(from int64) (list []logged) {
 	r.t.Helper()
-	out := r.must("gb-chain", "query", "--json", "--source", "opdbus")
+	out := r.must("gb-chain", "query", "--json", "--source", "opdbus", "--source", "mcp")
 	for line := range strings.Lines(out) {
 		if !strings.HasPrefix(line, "{") {
 			continue

@@ -32,6 +32,7 @@ const (
 	OVSStateDir  = StateDir + "/ovs"
 	ApprovalsDir = StateDir + "/approvals"
 	HostStateDir = StateDir + "/state"
+	TokensFile   = StateDir + "/tokens.json" // of AI agents, hashed
 )
 
 // Runtime sockets.
@@ -45,6 +46,10 @@ const (
 
 	WebSessionsDir = "/run/ghostbridge-web" // gb-web's own
 )
+
+// MCPUser is the user of dbus-mcp-server.service, who alone may speak for
+// agents with tokens.
+const MCPUser = "gb-mcp"
 
 // Configuration.
 const (

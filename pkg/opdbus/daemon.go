@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
@@ -30,12 +31,18 @@ type Daemon struct {
 	Root         string // of the file system; "" and "/" alike
 	Version      string
 	Logger       *slog.Logger
+	SnapshotsDir string
+	// MCPUser is the user that may speak for agents with tokens; names.MCPUser
+	// if empty.
+	MCPUser string
 	// Ready is called when the name is owned, Alive while the bus answers, every
 	// few seconds; both may be nil.
 	Ready, Alive func()
 
-	server *bus.Server
-	host   *Host // set with server, before the name is owned
+	server   *bus.Server
+	host     *Host // set with server, before the name is owned
+	running  running
+	watchers atomic.Int32
 
 	mu        sync.Mutex
 	policyFor os.FileInfo // the file that the Gate's policy came from
@@ -292,9 +299,29 @@ func (d *Daemon) handle(ctx context.Context, in bus.Incoming) (bus.Body, error) 
 			return bus.Body{}, unknown("AccessDenied", "%v", err)
 		}
 	}
+	if m.kind == agents {
+		ctx, cancel := context.WithTimeout(ctx, statePatience+defaultPatience) // what it calls has its own
+		defer cancel()
+		values, err := m.do(d, ctx, p, in)
+		if err != nil {
+			return bus.Body{}, err
+		}
+		types, err := dbusjson.ParseSignature(m.OutSignature())
+		return bus.Body{Types: types, Values: values}, err
+	}
+	return d.dispatch(ctx, p, f, m, in)
+}
+
+// dispatch has p call one of our methods.
+func (d *Daemon) dispatch(ctx context.Context, p Principal, f *iface, m *method, in bus.Incoming) (bus.Body, error) {
+	if want := m.InSignature(); in.Args.Signature() != want {
+		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, want, in.Args.Signature())
+	}
 	if m.kind == sensitive {
 		a := Action{Kind: KindCall, Bus: d.Address, Name: names.BusName, Path: in.Path, Interface: f.name, Member: m.Name}
-		if decision := d.Gate.CurrentPolicy().Decide(p, a); decision.Effect != Allow {
+		decision := d.Gate.CurrentPolicy().Decide(p, a)
+		traced(ctx, "", decision)
+		if decision.Effect != Allow {
 			return bus.Body{}, &DeniedError{Action: a, Decision: decision}
 		}
 		if err := d.maySee(ctx, p); err != nil {
@@ -326,7 +353,12 @@ func isUnknownMethod(err error) bool {
 
 // maySee says whether p may see what not everybody may.
 func (d *Daemon) maySee(ctx context.Context, p Principal) error {
-	if p.UID == 0 {
+	switch {
+	case p.Entrance == EntranceMCP && p.lacks(ScopeRead):
+		return unknown("AccessDenied", "the client lacks the scope %s", ScopeRead)
+	case p.Entrance == EntranceMCP && !p.own():
+		return nil // root has made the token
+	case p.UID == 0:
 		return nil
 	}
 	return d.Gate.Polkit.Authorize(ctx, p, PolkitRead, nil)

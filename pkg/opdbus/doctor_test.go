@@ -85,7 +85,7 @@ func TestKindsAgreeWithReadList(t *testing.T) {
 				if err != nil {
 					continue // a standard one
 				}
-				if read := own.kind != changing; read != IsRead(a) {
+				if read := own.kind != changing && (own.kind != agents || m.Name != "Call"); read != IsRead(a) {
 					t.Errorf("%s.%s: changes nothing %v, on the read list %v", i.Name, m.Name, read, IsRead(a))
 				}
 			}

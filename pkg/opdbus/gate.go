@@ -165,6 +165,7 @@ func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act fun
 	}
 	out := Outcome{Decision: d}
 	if d.Read {
+		traced(ctx, "", d)
 		if d.Effect != Allow {
 			return out, &DeniedError{Action: a, Decision: d}
 		}
@@ -174,6 +175,7 @@ func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act fun
 		return out, err
 	}
 	out.ID = newID()
+	traced(ctx, out.ID, d)
 	approval, err := g.authorise(ctx, policy, p, a, d, o, also)
 	if err != nil {
 		g.refused(ctx, p, a, d, out.ID, err, o)
@@ -249,11 +251,11 @@ func (g *Gate) authorise(ctx context.Context, policy *Policy, p Principal, a Act
 	if o.Parent != "" || o.undo {
 		return nil, nil
 	}
-	// The limit comes before everything that costs a person or polkit time.
-	perMinute := policy.PerMinute
-	if perMinute == 0 {
-		perMinute = defaultPerMinute
+	if p.lacks(ScopeExecute) {
+		return nil, &DeniedError{Action: a, Decision: Decision{Effect: Deny, Rule: d.Rule, Reason: "the client lacks the scope " + ScopeExecute, Revision: d.Revision}}
 	}
+	// The limit comes before everything that costs a person or polkit time.
+	perMinute := policy.perMinute()
 	if !o.Restoring {
 		if ok, wait := g.limits.take(p.key(), perMinute, time.Now()); !ok {
 			return nil, &DeniedError{Action: a, Decision: d, Wait: wait}
@@ -267,7 +269,7 @@ func (g *Gate) authorise(ctx context.Context, policy *Policy, p Principal, a Act
 	if d.Polkit != "" && d.Polkit != NoPolkit {
 		also = append([]string{d.Polkit}, also...)
 	}
-	if len(also) > 0 && (p.Entrance == EntranceDBus || p.Entrance == EntranceCLI) {
+	if len(also) > 0 && (p.Entrance == EntranceDBus || p.Entrance == EntranceCLI || p.own()) {
 		if g.Polkit == nil {
 			return nil, &NotAuthorizedError{Action: also[0], Err: errors.New("this program has no connection to it")}
 		}
@@ -360,7 +362,7 @@ func (g *Gate) intent(ctx context.Context, p Principal, a Action, d Decision, id
 	if deadline, ok := ctx.Deadline(); ok {
 		data["deadline"] = deadline.UTC().Format(time.RFC3339Nano)
 	}
-	return eventLine(event{Time: time.Now(), Source: "opdbus", Type: EventIntent, Subject: a.Name, Severity: "notice", Actor: p.Actor(),
+	return eventLine(event{Time: time.Now(), Source: p.source(), Type: EventIntent, Subject: a.Name, Severity: "notice", Actor: p.Actor(),
 		Message: a.String(), Data: data})
 }
 
@@ -384,7 +386,7 @@ func outcomeLine(p Principal, a Action, out Outcome, result json.RawMessage, err
 	if spooled {
 		data["spooled"] = true
 	}
-	return eventLine(event{Time: time.Now(), Source: "opdbus", Type: EventOutcome, Subject: a.Name, Severity: severity, Actor: p.Actor(), Message: message, Data: data})
+	return eventLine(event{Time: time.Now(), Source: p.source(), Type: EventOutcome, Subject: a.Name, Severity: severity, Actor: p.Actor(), Message: message, Data: data})
 }
 
 // refused records that something was asked for and not done. If that can't be
@@ -400,7 +402,7 @@ func (g *Gate) refused(ctx context.Context, p Principal, a Action, d Decision, i
 	if g.Journal == nil {
 		return
 	}
-	g.Journal.Record(ctx, eventLine(event{Time: time.Now(), Source: "opdbus", Type: EventRefused, Subject: a.Name, Severity: "warning", Actor: p.Actor(),
+	g.Journal.Record(ctx, eventLine(event{Time: time.Now(), Source: p.source(), Type: EventRefused, Subject: a.Name, Severity: "warning", Actor: p.Actor(),
 		Message: a.String() + ": refused", Data: map[string]any{"id": id, "action": a.data(o), "principal": p, "decision": d, "error": Clean(why.Error())}}))
 }
 

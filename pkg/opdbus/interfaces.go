@@ -16,6 +16,8 @@ const (
 	reading   kind = iota // anybody may, nothing is recorded
 	sensitive             // reads what not everybody may see: uid 0, or polkit
 	changing              // goes through the choke point
+	proposing             // asks for something that a later change needs; changes nothing
+	agents                // speaks for an agent: sees to who calls, and to what, itself
 )
 
 // A method of the daemon.

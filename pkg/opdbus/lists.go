@@ -146,8 +146,8 @@ func builtin(a Action) string {
 		return ""
 	}
 	switch {
-	case ownByPeople(a):
-		return PolkitApprove
+	case personally(a) != "":
+		return personally(a)
 	case a.Interface == names.BusInterface+".Manager" && (a.Member == "Rollback" || a.Member == "Confirm"):
 		return PolkitRollback
 	}
@@ -171,6 +171,18 @@ func defaultPolkit(a Action) string {
 // kindOwn marks actions that one of our own entrances has built from a caller's
 // words; a generic call can't have it.
 const kindOwn = "own"
+
+// personally returns the polkit action by which a person proves to be one, for
+// what only people do; "" for the rest.
+func personally(a Action) string {
+	switch {
+	case ownByPeople(a):
+		return PolkitApprove
+	case a.Kind == kindOwn && a.Interface == tokensInterface:
+		return PolkitTokens
+	}
+	return ""
+}
 
 // ownByPeople says whether an action is the answer of a person to an approval,
 // given through an entrance for people. opdbus call can't make one.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
@@ -211,11 +212,17 @@ func (d *Daemon) explain(_ context.Context, p Principal, in bus.Incoming) ([]any
 	return []any{string(text)}, err
 }
 
-func (d *Daemon) approvalsList(context.Context, Principal, bus.Incoming) ([]any, error) {
+// maySeeApproval: an agent sees its own.
+func maySeeApproval(p Principal, a *Approval) bool {
+	return p.Entrance != EntranceMCP || a.Principal.key() == p.key()
+}
+
+func (d *Daemon) approvalsList(_ context.Context, p Principal, _ bus.Incoming) ([]any, error) {
 	list, err := d.Gate.Approvals.List()
 	if err != nil {
 		return nil, err
 	}
+	list = slices.DeleteFunc(list, func(a Approval) bool { return !maySeeApproval(p, &a) })
 	out := make([]any, len(list))
 	for i := range list {
 		text, err := json.Marshal(list[i])
@@ -227,10 +234,14 @@ func (d *Daemon) approvalsList(context.Context, Principal, bus.Incoming) ([]any,
 	return []any{out}, nil
 }
 
-func (d *Daemon) approvalsGet(_ context.Context, _ Principal, in bus.Incoming) ([]any, error) {
-	a, err := d.Gate.Approvals.Get(in.Args.Values[0].(string))
+func (d *Daemon) approvalsGet(_ context.Context, p Principal, in bus.Incoming) ([]any, error) {
+	id := in.Args.Values[0].(string)
+	a, err := d.Gate.Approvals.Get(id)
 	if err != nil {
 		return nil, err
+	}
+	if !maySeeApproval(p, a) {
+		return nil, &ApprovalError{id, "there is none of that name"}
 	}
 	text, err := json.Marshal(a)
 	return []any{string(text)}, err
@@ -258,7 +269,11 @@ func (d *Daemon) search(ctx context.Context, _ Principal, in bus.Incoming) ([]an
 	if limit > maxQuery {
 		return nil, unknown("InvalidArgs", "limit %d: want at most %d", limit, maxQuery)
 	}
-	hits, end, err := search.AskSocket(ctx, d.SearchSocket, search.Request{Question: in.Args.Values[0].(string), Limit: int(limit)})
+	return d.ask(ctx, search.Request{Question: in.Args.Values[0].(string), Limit: int(limit)})
+}
+
+func (d *Daemon) ask(ctx context.Context, r search.Request) ([]any, error) {
+	hits, end, err := search.AskSocket(ctx, d.SearchSocket, r)
 	if err != nil {
 		return nil, fmt.Errorf("search: %w", err)
 	}

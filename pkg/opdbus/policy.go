@@ -307,8 +307,16 @@ const (
 	PolkitRollback = "org.freedesktop.opdbus.rollback"
 	PolkitApprove  = "org.freedesktop.opdbus.approve"
 	PolkitNetwork  = "org.freedesktop.opdbus.network"
+	PolkitTokens   = "org.freedesktop.opdbus.tokens"
 	PolkitRead     = "org.freedesktop.opdbus.read-sensitive"
 )
+
+func (pol *Policy) perMinute() int {
+	if pol.PerMinute == 0 {
+		return defaultPerMinute
+	}
+	return pol.PerMinute
+}
 
 // Decide is the policy as a function: it asks nobody and changes nothing.
 func (pol *Policy) Decide(p Principal, a Action) Decision {
@@ -343,10 +351,10 @@ func (pol *Policy) Decide(p Principal, a Action) Decision {
 	if d.Read {
 		return d
 	}
-	if ownByPeople(a) && (d.Effect == Allow || d.Effect == Approve) {
+	if by := personally(a); by != "" && (d.Effect == Allow || d.Effect == Approve) {
 		// A rule may forbid it. What proves that there is a person is not its
 		// to choose.
-		d.Effect, d.Polkit = Allow, PolkitApprove
+		d.Effect, d.Polkit = Allow, by
 		return d
 	}
 	if d.Effect == Allow {

@@ -33,7 +33,7 @@ func mustCall(t testing.TB, name, path, iface, member, sig string, values ...any
 var (
 	root  = Principal{Entrance: EntranceCLI, UID: 0, User: "root"}
 	alice = Principal{Entrance: EntranceDBus, UID: 1000, User: "alice", Groups: []string{"operators"}, Unit: "user@1000.service"}
-	agent = Principal{Entrance: EntranceMCP, UID: 0, User: "root", Client: "claude"}
+	agent = Principal{Entrance: EntranceMCP, UID: 0, User: "root", Client: "claude", Scopes: []string{ScopeExecute}}
 	page  = Principal{Entrance: EntranceWeb, UID: 990, Client: "alice"}
 )
 

@@ -28,6 +28,8 @@ type Principal struct {
 	PID      uint32   `json:"pid,omitempty"`
 	Unit     string   `json:"unit,omitempty"`
 	Client   string   `json:"client,omitempty"` // token of MCP, login of the web
+	Scopes   []string `json:"scopes,omitempty"` // of the token
+	Agent    *Agent   `json:"agent,omitempty"`  // what MCP says of it
 
 	// Subject is the unique name of the principal's own connection to the
 	// system bus, which polkit can ask about; "" if it has none.

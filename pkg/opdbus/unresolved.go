@@ -64,7 +64,7 @@ func (p process) gone() bool { return p.PID > 0 && lookAtProcess(p.PID) != p }
 // without one, is not over.
 func Unresolved(ctx context.Context, log fs.FS, since, now time.Time) ([]OpenIntent, error) {
 	open := map[string]OpenIntent{}
-	_, err := chain.Query(ctx, log, chain.QueryOptions{Filter: chain.Filter{Since: since, Sources: []string{"opdbus"}, Types: []string{EventIntent, EventOutcome}}},
+	_, err := chain.Query(ctx, log, chain.QueryOptions{Filter: chain.Filter{Since: since, Sources: []string{"opdbus", "mcp"}, Types: []string{EventIntent, EventOutcome}}},
 		func(e *logevent.Event, _ []byte) error {
 			var d struct {
 				ID       string          `json:"id"`

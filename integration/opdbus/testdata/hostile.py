@@ -8,9 +8,9 @@ conn = dbus.bus.BusConnection(sys.argv[1])
 rnd = random.Random(int(sys.argv[3]))
 NAME = "org.freedesktop.opdbus"
 PATHS = ["/org/freedesktop/opdbus", "/", "/org", "/org/freedesktop/opdbus/x", "/" + "a" * 200]
-IFACES = [NAME + "." + i for i in ("Manager", "Bus", "Approvals", "Policy", "Search", "Nothing")] + [
+IFACES = [NAME + "." + i for i in ("Manager", "Bus", "Approvals", "Policy", "Search", "Agents", "Journal", "Snapshots", "Nothing")] + [
     "org.freedesktop.DBus.Properties", "org.freedesktop.DBus.Introspectable", "org.freedesktop.DBus.ObjectManager", "org.freedesktop.DBus.Peer", None]
-MEMBERS = ["GetStatus", "Query", "Verify", "Unresolved", "Call", "List", "Get", "Approve", "Deny", "Explain", "Search", "Set", "GetAll", "Introspect",
+MEMBERS = ["GetStatus", "Query", "Verify", "Unresolved", "Call", "List", "Get", "Approve", "Deny", "Explain", "Search", "Ask", "Report", "Cancel", "Request", "Read", "Event", "Effective", "Set", "GetAll", "Introspect",
            "GetManagedObjects", "Ping", "GetMachineId", "Nothing", "x" * 255]
 TEXTS = ["", "a", NAME, NAME + ".Manager", "LogSize", "org.freedesktop.DBus", "/", "[]", '["x"]', "{", "\u202e\x1b[31m", "a{sv}", "(" * 60, "ay" * 100,
          "x" * 70000, "\U0010ffff", "'; DROP", "../../etc/passwd", "0123456789abcdef"]
