@@ -16,7 +16,7 @@ const module = "github.com/ghostbridge/ghostbridge"
 // layers are DESIGN's, from the bottom up. A package may import what stands in
 // a layer below its own, and within core what stands before it.
 var layers = [][]string{
-	{"names", "event", "durable", "merkle", "layout", "sendstream", "template", "dbusjson", "intake", "words", "redact", "enrich"}, // core
+	{"names", "event", "durable", "merkle", "layout", "sendstream", "template", "dbusjson", "intake", "words", "redact", "enrich", "webauthn"}, // core
 	{"subvol", "index", "index/local", "index/qdrant", "embed", "record", "ovsdb", "openflow", "netoffload", "rtnetlink", "bus", "systemd"},
 	{"chain", "snap", "vecsync", "search", "ovs"},
 	{"hoststate"},

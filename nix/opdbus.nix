@@ -35,6 +35,7 @@ in
         <allow send_destination="${name}" send_interface="${name}.Manager"/>
         <allow send_destination="${name}" send_interface="${name}.Bus"/>
         <allow send_destination="${name}" send_interface="${name}.Approvals"/>
+        <allow send_destination="${name}" send_interface="${name}.Logins"/>
         <allow send_destination="${name}" send_interface="${name}.Policy"/>
         <allow send_destination="${name}" send_interface="${name}.Search"/>
         <allow send_destination="${name}" send_interface="${name}.Network.OpenFlow"/>

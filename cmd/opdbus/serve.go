@@ -35,6 +35,8 @@ Examples:
 			policyFlag(), approvalsFlag(), logFlag(), chainSocketFlag(), spoolFlag(),
 			&cli.StringFlag{Name: "search", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of the search"},
 			stateFlag(),
+			&cli.StringFlag{Name: "web-user", EnvVars: []string{"GB_WEB_USER"}, Value: names.WebUser, Usage: "`USER` of gb-web, who alone may speak for people who have logged in to it"},
+			&cli.StringFlag{Name: "approvers", EnvVars: []string{"GB_APPROVERS"}, Value: names.ApproversDir, Usage: "`DIR` of the security keys of people who approve in gb-web"},
 		},
 		Action: runServe,
 	}
@@ -68,6 +70,7 @@ func runServe(c *cli.Context) error {
 		},
 		Alive: watchdog.Alive,
 	}
+	d.Logins.User, d.Logins.Dir = c.String("web-user"), c.String("approvers")
 	if c.String("bus") != bus.System {
 		// polkit is on the system bus, which knows nothing of who calls on this one.
 		if resolved, err := bus.Resolve(bus.System); err != nil || resolved != c.String("bus") {

@@ -251,6 +251,13 @@ var exercises = map[string]func(r *rig) (string, error){
 		return r.busctl(0, "Approvals", "Approve", "s", askFor(r, "Fail"))
 	},
 	"Approvals.Deny": func(r *rig) (string, error) { return r.busctl(0, "Approvals", "Deny", "s", askFor(r, "Old")) },
+	"Logins.Call": func(r *rig) (string, error) {
+		return r.loginCall(rootApprover, "Approvals", "Deny", "s", askFor(r, "Old"))
+	},
+	"Logins.RegisterKey": func(r *rig) (string, error) {
+		c, _ := r.challenge("register")
+		return r.busctl(0, "Logins", "RegisterKey", "ss", rootApprover, newSoftKey(r.t, "k").register(r.t, c))
+	},
 	"Manager.Apply": func(r *rig) (string, error) {
 		return r.busctl(0, "Manager", "Apply", "ssa{sv}", `{"version":1,"plugins":{"hostname":{"pretty":"a"}}}`, "", "0")
 	},

@@ -48,7 +48,7 @@ func newRig(t *testing.T, policy string) *rig {
 	}
 	r := &rig{t: t, dir: privatebus.OpenDir(t), address: privatebus.Start(t, privatebus.Options{Policies: []string{shipped}})}
 	r.env = []string{"GB_BUS=" + r.address, "DBUS_SYSTEM_BUS_ADDRESS=" + r.address, "GB_LOG=" + r.dir + "/log", "GB_KEYS=" + r.dir + "/keys", "GB_POLICY=" + r.dir + "/policy.json",
-		"GB_APPROVALS=" + r.dir + "/approvals", "GB_STATE=" + r.dir + "/state", "GB_SPOOL=" + r.dir + "/spool", "GB_CHAIN_SOCKET=" + r.dir + "/chain.sock", "GB_SEARCH_SOCKET=" + r.dir + "/search.sock", "TZ=UTC"}
+		"GB_APPROVALS=" + r.dir + "/approvals", "GB_STATE=" + r.dir + "/state", "GB_SPOOL=" + r.dir + "/spool", "GB_CHAIN_SOCKET=" + r.dir + "/chain.sock", "GB_SEARCH_SOCKET=" + r.dir + "/search.sock", "GB_WEB_USER=root", "GB_APPROVERS=" + r.dir + "/approvers", "TZ=UTC"}
 	r.policy(policy)
 	r.must("gb-chain", "init", "--origin", "test.example/log")
 	privatebus.Run(t, "", r.env, tools.Path(t, "gb-chain"), "serve", "--writers", "")

@@ -31,6 +31,7 @@ const (
 	CursorFile   = StateDir + "/vecsync/cursor.json" // in a directory of the ingester's own
 	OVSStateDir  = StateDir + "/ovs"
 	ApprovalsDir = StateDir + "/approvals"
+	ApproversDir = StateDir + "/approvers" // security keys of those who approve in gb-web
 	HostStateDir = StateDir + "/state"
 	TokensFile   = StateDir + "/tokens.json" // of AI agents, hashed
 )
@@ -50,6 +51,14 @@ const (
 // MCPUser is the user of dbus-mcp-server.service, who alone may speak for
 // agents with tokens.
 const MCPUser = "gb-mcp"
+
+// The user that gb-web runs as, and the groups whose members may log in to it.
+const (
+	WebUser        = "gb-web"
+	ReadersGroup   = "ghostbridge"
+	OperatorsGroup = "gb-operators"
+	ApproversGroup = "gb-approvers"
+)
 
 // Configuration.
 const (

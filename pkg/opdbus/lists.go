@@ -71,6 +71,7 @@ var neverList = []listed{
 	{"org.freedesktop.DBus.Monitoring", "*", "it reads everybody's messages"},
 	{"org.freedesktop.DBus.Debug.*", "*", "it changes the bus itself"},
 	{names.BusInterface + ".Approvals", "*", "approvals are given by people, with opdbus approvals"},
+	{loginsInterface, "*", "only gb-web speaks for people who have logged in to it"},
 	{names.BusInterface + ".Policy", "*", "the policy is changed in its file"},
 }
 
@@ -187,5 +188,5 @@ func personally(a Action) string {
 // ownByPeople says whether an action is the answer of a person to an approval,
 // given through an entrance for people. opdbus call can't make one.
 func ownByPeople(a Action) bool {
-	return a.Kind == kindOwn && a.Interface == names.BusInterface+".Approvals"
+	return a.Kind == kindOwn && (a.Interface == names.BusInterface+".Approvals" || a.Interface == loginsInterface)
 }

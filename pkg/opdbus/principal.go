@@ -30,6 +30,7 @@ type Principal struct {
 	Client   string   `json:"client,omitempty"` // token of MCP, login of the web
 	Scopes   []string `json:"scopes,omitempty"` // of the token
 	Agent    *Agent   `json:"agent,omitempty"`  // what MCP says of it
+	Key      string   `json:"key,omitempty"`    // security key that was touched for this
 
 	// Subject is the unique name of the principal's own connection to the
 	// system bus, which polkit can ask about; "" if it has none.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +32,7 @@ type Door struct {
 
 // DefaultGroups are the groups of a Door.
 func DefaultGroups() map[string]Role {
-	return map[string]Role{"ghostbridge": Viewer, "gb-operators": Operator, "gb-approvers": Approver}
+	return map[string]Role{names.ReadersGroup: Viewer, names.OperatorsGroup: Operator, names.ApproversGroup: Approver}
 }
 
 // A Request asks for a login.
