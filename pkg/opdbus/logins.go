@@ -95,7 +95,7 @@ func (d *Daemon) login(caller Principal, text string) (Principal, *LoginClaim, e
 		web = names.WebUser
 	}
 	u, err := user.Lookup(web)
-	if err != nil || u.Uid != strconv.FormatUint(uint64(caller.UID), 10) {
+	if err != nil || caller.Entrance != EntranceDBus || u.Uid != strconv.FormatUint(uint64(caller.UID), 10) {
 		return caller, nil, unknown("AccessDenied", "uid %d may not speak for logins: only gb-web's user, %s, may", caller.UID, web)
 	}
 	if len(text) > maxLoginClaim {
