@@ -31,10 +31,6 @@ func spoolFlag() cli.Flag {
 	return &cli.StringFlag{Name: "spool", EnvVars: []string{"GB_SPOOL"}, Value: names.SpoolDir, Usage: "`DIR` in which events wait for the log"}
 }
 
-func stateFlag() cli.Flag {
-	return &cli.StringFlag{Name: "state", EnvVars: []string{"GB_STATE"}, Value: names.HostStateDir, Usage: "`DIR` of the journal of the desired state"}
-}
-
 // errOtherBus is why polkit can't be asked.
 var errOtherBus = errors.New("this is not the system bus, and polkit knows only who is there")
 

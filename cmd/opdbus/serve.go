@@ -28,16 +28,15 @@ Examples:
 
    opdbus serve --bus unix:path=/tmp/bus
    busctl introspect ` + names.BusName + ` ` + names.BusObject,
-		Flags: []cli.Flag{
+		Flags: append(hostFlags(),
 			&cli.StringFlag{Name: "bus", EnvVars: []string{"GB_BUS"}, Value: bus.System, Usage: "`BUS`: system, session or an address"},
 			&cli.StringFlag{Name: "mcp-user", EnvVars: []string{"GB_MCP_USER"}, Value: names.MCPUser, Usage: "`USER` that may speak for AI agents"},
 			&cli.StringFlag{Name: "snapshots", EnvVars: []string{"GB_SNAPSHOTS"}, Value: names.SnapshotsDir, Usage: "`DIR` of snapshots"},
 			policyFlag(), approvalsFlag(), logFlag(), chainSocketFlag(), spoolFlag(),
 			&cli.StringFlag{Name: "search", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of the search"},
-			stateFlag(),
 			&cli.StringFlag{Name: "web-user", EnvVars: []string{"GB_WEB_USER"}, Value: names.WebUser, Usage: "`USER` of gb-web, who alone may speak for people who have logged in to it"},
 			&cli.StringFlag{Name: "approvers", EnvVars: []string{"GB_APPROVERS"}, Value: names.ApproversDir, Usage: "`DIR` of the security keys of people who approve in gb-web"},
-		},
+		),
 		Action: runServe,
 	}
 }
@@ -57,9 +56,13 @@ func runServe(c *cli.Context) error {
 		logger.Warn("the log can't be read: whichever log the daemon has is taken", "log", c.String("log"), "error", err)
 	}
 	defer journal.Close()
+	host, err := switchHost(c)
+	if err != nil {
+		return err
+	}
 	var watchdog systemd.Watchdog
 	d := &opdbus.Daemon{
-		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), StateDir: c.String("state"), Version: cli.Version(), Logger: logger,
+		Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), SearchSocket: c.String("search"), StateDir: c.String("state"), Root: c.String("root"), Switch: host, Version: cli.Version(), Logger: logger,
 		MCPUser: c.String("mcp-user"), SnapshotsDir: c.String("snapshots"),
 		Gate: &opdbus.Gate{Journal: journal, Approvals: &opdbus.Approvals{Dir: c.String("approvals")}, Spool: &opdbus.Spool{Dir: c.String("spool")},
 			DeferOutcomes: true, Lost: func(err error) { logger.Error("outcome", "error", err) }},
@@ -78,7 +81,7 @@ func runServe(c *cli.Context) error {
 		}
 	}
 	defer context.AfterFunc(c.Context, func() { systemd.Notify("STOPPING=1") })()
-	err := d.Serve(c.Context)
+	err = d.Serve(c.Context)
 	logger.Info("stopped")
 	return err
 }

@@ -267,7 +267,12 @@ var exercises = map[string]func(r *rig) (string, error){
 		}
 		return r.busctl(0, "Manager", "Confirm", "s", "")
 	},
-	"Manager.Rollback": func(r *rig) (string, error) { return r.busctl(0, "Manager", "Rollback", "s", "") },
+	"Manager.Rollback":                      func(r *rig) (string, error) { return r.busctl(0, "Manager", "Rollback", "s", "") },
+	"Network.OpenFlow.ApplyDefaultRules":    func(r *rig) (string, error) { return r.openflow("ApplyDefaultRules", "br0") },
+	"Network.OpenFlow.ApplyAllDefaultRules": func(r *rig) (string, error) { return r.openflow("ApplyAllDefaultRules") },
+	"Network.OpenFlow.AddFlowRule":          func(r *rig) (string, error) { return r.openflow("AddFlowRule", "br0", "tcp,tp_dst=80,actions=drop") },
+	"Network.OpenFlow.RemoveFlowRule":       func(r *rig) (string, error) { return r.openflow("RemoveFlowRule", "br0", "tcp,tp_dst=80,actions=drop") },
+	"Network.OpenFlow.ClearFlows":           func(r *rig) (string, error) { return r.openflow("ClearFlows", "br0") },
 }
 
 // askFor has an approval asked for and returns its id.
@@ -284,7 +289,14 @@ func askFor(r *rig, member string) string {
 // Every method that the daemon's introspection shows is on the read list, or
 // leaves intent and outcome; a new one without them fails here.
 func TestEveryEntranceLeavesItsEvents(t *testing.T) {
-	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[{"id":"ask","members":["Fail","Old"],"name":"org.example.Lamp","effect":"approve"},{"id":"lamp","clients":["cli","dbus","mcp"],"name":"org.example.Lamp","effect":"allow"},`, 1))
+	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[{"id":"flows","interface":"org.freedesktop.opdbus.Network.*","effect":"allow"},{"id":"ask","members":["Fail","Old"],"name":"org.example.Lamp","effect":"approve"},{"id":"lamp","clients":["cli","dbus","mcp"],"name":"org.example.Lamp","effect":"allow"},`, 1))
+	sw := r.withSwitch()
+	if _, err := sw.Vsctl("--version"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.dir+"/ovs.json", []byte(`{"bridges":{"br0":{"datapath_type":"netdev"}}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	r.start()
 	objects, err := c.Tree(t.Context(), names.BusName, "/", false)
 	if err != nil {

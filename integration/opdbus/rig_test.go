@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,6 +36,7 @@ type rig struct {
 	daemon  *exec.Cmd
 	said    *bytes.Buffer
 	env     []string
+	within  []string // command that starts the daemon, such as ip netns exec NS
 }
 
 // newRig starts a bus, the log's daemon, a lamp, and polkit that authorises what
@@ -74,7 +76,8 @@ func (r *rig) policy(text string) {
 // start starts the daemon and waits until it has its name.
 func (r *rig) start() {
 	r.t.Helper()
-	cmd := exec.Command(tools.Path(r.t, "opdbus"), "serve")
+	argv := append(slices.Clone(r.within), tools.Path(r.t, "opdbus"), "serve")
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), r.env...)
 	r.said = &bytes.Buffer{}
 	cmd.Stderr = r.said

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/privatebus"
+	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
@@ -31,7 +32,7 @@ func newHost(t *testing.T, policy string) (*rig, *bus.Conn) {
 	privatebus.Mock(t, r.address, "org.freedesktop.PolicyKit1", "polkitd")
 	privatebus.Mock(t, r.address, "org.freedesktop.systemd1", mustAbs(t, "testdata/systemd1.py"))
 	privatebus.Mock(t, r.address, "org.freedesktop.hostname1", mustAbs(t, "testdata/hostname1.py"))
-	r.allow(opdbus.PolkitCall, opdbus.PolkitApply, opdbus.PolkitRollback, opdbus.PolkitRead, opdbus.PolkitApprove)
+	r.allow(opdbus.PolkitCall, opdbus.PolkitApply, opdbus.PolkitRollback, opdbus.PolkitNetwork, opdbus.PolkitRead, opdbus.PolkitApprove)
 	c, err := bus.Connect(t.Context(), r.address)
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +145,119 @@ const (
 	wanted      = `{"version":1,"plugins":{"hostname":{"static":"web1"},"systemd":{"units":{"web.service":{"active":true},"db.service":{"active":false}}}}}`
 	unitsWanted = "web.service active disabled; db.service inactive enabled; bad.service inactive disabled; web1"
 )
+
+// withSwitch gives the rig a switch in a namespace, in which the daemon will
+// run; nothing is set up on it yet.
+func (r *rig) withSwitch() *vswitch.Switch {
+	r.t.Helper()
+	sw := vswitch.Start(r.t, vswitch.Options{})
+	r.within = []string{"ip", "netns", "exec", sw.NS}
+	r.env = append(r.env, "GB_OVS_DB="+sw.DB, "OVS_RUNDIR="+sw.Dir, "GB_OVS_STATE="+r.dir+"/ovs", "GB_OVS_CONFIG="+r.dir+"/ovs.json")
+	return sw
+}
+
+// openflow calls a method of the flows with strings, as root.
+func (r *rig) openflow(member string, args ...string) (string, error) {
+	r.t.Helper()
+	argv := []string{"dbus-send", "--bus=" + r.address, "--print-reply", "--reply-timeout=60000", "--dest=" + names.BusName, names.BusObject + "/network/openflow", names.BusInterface + ".Network.OpenFlow." + member}
+	for _, a := range args {
+		argv = append(argv, "string:"+a)
+	}
+	return r.run(0, argv...)
+}
+
+const switchRules = `{"id":"net","interface":"org.freedesktop.opdbus.Network.*","effect":"allow"},`
+
+// Bridges and flows, forth and back, on a real switch.
+func TestStateOfTheSwitch(t *testing.T) {
+	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[`+switchRules, 1))
+	sw := r.withSwitch()
+	r.allow(opdbus.PolkitCall, opdbus.PolkitApply, opdbus.PolkitRollback, opdbus.PolkitNetwork)
+	r.start()
+	doc := `{"version":1,"plugins":{"ovs":{"bridges":{"br0":{"datapath_type":"netdev","ports":{"in0":{"type":"internal"}}}}},"openflow":{"bridges":{"br0":{"default":true}}},
+		"systemd":{"units":{"web.service":{"active":true}}}}}`
+	before, err := sw.Vsctl("show")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch, err := r.apply(c, doc, "", nil)
+	if err != nil || ch.Result != "applied" || len(ch.Steps) != 2 {
+		t.Fatalf("%v, %+v", err, ch)
+	}
+	if out, err := sw.Vsctl("list-ports", "br0"); err != nil || strings.TrimSpace(out) != "in0" {
+		t.Errorf("%v, %s", err, out)
+	}
+	if ch, err = r.apply(c, doc, "", nil); err != nil || ch.Result != "nothing" {
+		t.Errorf("again: %v, %+v", err, ch)
+	}
+	out, err := r.openflow("AddFlowRule", "br0", "priority=7, tcp,tp_dst=80,actions=drop")
+	r.expect("AddFlowRule", out, err, true, "boolean true")
+	out, err = r.openflow("AddFlowRule", "br0", "tcp,priority=7,tp_dst=80,actions=drop")
+	r.expect("AddFlowRule again", out, err, true, "boolean false")
+	out, err = r.openflow("DumpFlows", "br0")
+	r.expect("DumpFlows", out, err, true, "priority=7,tcp,tp_dst=80 actions=drop")
+	out, err = r.openflow("GetBridgeConfig", "br0")
+	r.expect("GetBridgeConfig", out, err, true, `"managed":true,"config":{"datapath_type":"netdev"`)
+	out, err = r.openflow("ListBridges")
+	r.expect("ListBridges", out, err, true, `string "br0"`)
+	out, err = r.openflow("AddFlowRule", "br9", "actions=drop")
+	r.expect("a bridge that is not there", out, err, false, "was not set up here")
+	out, err = r.openflow("AddFlowRule", "br0", "cookie=1,actions=drop")
+	r.expect("a bad rule", out, err, false, "cookies are this tool's")
+	if out, err := r.manager(c, "Diff", "s", ""); err != nil || !strings.Contains(out, "tp_dst=80") {
+		t.Errorf("Diff: %v, %s", err, out)
+	}
+	if ch, err = r.apply(c, doc, "", nil); err != nil || ch.Result != "applied" {
+		t.Errorf("the rule goes: %v, %+v", err, ch)
+	}
+	if text, err := r.manager(c, "Rollback", "s", ""); err != nil {
+		t.Errorf("%v, %s", err, text)
+	}
+	out, err = r.openflow("DumpFlows", "br0")
+	r.expect("the rule is back", out, err, true, "tp_dst=80")
+	out, err = r.openflow("ClearFlows", "br0")
+	r.expect("ClearFlows", out, err, true, "boolean true")
+	out, err = r.openflow("ClearFlows", "br0")
+	r.expect("ClearFlows again", out, err, true, "boolean false")
+	if text, err := r.manager(c, "Rollback", "s", ""); err != nil {
+		t.Errorf("%v, %s", err, text)
+	}
+	if after, err := sw.Vsctl("show"); err != nil || after != before {
+		t.Errorf("%v\nbefore\n%s\nafter\n%s", err, before, after)
+	}
+	if got := r.units(c); got != unitsBefore {
+		t.Error(got)
+	}
+	if _, err := os.Stat(r.dir + "/ovs/confirmed.json"); !os.IsNotExist(err) {
+		t.Errorf("what boots apply is still there: %v", err)
+	}
+	// What fails behind the switch's change takes it back too.
+	r.mock(c, "SetJob", "ssu", "web.service", "failed", uint32(0))
+	if _, err = r.apply(c, doc, "", nil); err == nil || !strings.Contains(err.Error(), "rolled back") {
+		t.Errorf("a unit that fails: %v", err)
+	}
+	if after, err := sw.Vsctl("show"); err != nil || after != before {
+		t.Errorf("%v\nbefore\n%s\nafter\n%s", err, before, after)
+	}
+	r.mock(c, "SetJob", "ssu", "web.service", "done", uint32(0))
+	// Killed while the switch is at it.
+	sw.StopSwitch()
+	done := make(chan struct{})
+	go func() { defer close(done); r.apply(c, doc, "", nil) }()
+	r.wait("the bridge in the database", func() bool {
+		out, err := sw.Vsctl("--no-wait", "list-br")
+		return err == nil && strings.Contains(out, "br0")
+	})
+	r.daemon.Process.Kill()
+	r.daemon.Wait()
+	<-done
+	sw.ContinueSwitch()
+	r.start()
+	r.wait("the way back", func() bool { _, err := os.Stat(r.dir + "/state/current.json"); return err != nil })
+	if after, err := sw.Vsctl("show"); err != nil || after != before {
+		t.Errorf("%v\nbefore\n%s\nafter\n%s", err, before, after)
+	}
+}
 
 // Plan, apply, apply again, roll back; the signals and events of each.
 func TestState(t *testing.T) {

@@ -26,8 +26,10 @@ type Document struct {
 
 // Plugins are the parts of a document.
 type Plugins struct {
-	Hostname *Hostname `json:"hostname,omitempty" doc:"the host's names (hostnamed)"`
-	Systemd  *Systemd  `json:"systemd,omitempty" doc:"units of the service manager"`
+	Hostname *Hostname   `json:"hostname,omitempty" doc:"the host's names (hostnamed)"`
+	OVS      *ovs.Config `json:"ovs,omitempty" doc:"Open vSwitch, as gb-ovs-setup has it"`
+	OpenFlow *OpenFlow   `json:"openflow,omitempty" doc:"flows of bridges"`
+	Systemd  *Systemd    `json:"systemd,omitempty" doc:"units of the service manager"`
 }
 
 // MaxDocument is how long a document may be, in bytes.
@@ -79,7 +81,7 @@ func Parse(data []byte) (*Document, error) {
 	if err := ovs.Decode(data, d); err != nil {
 		return nil, under("", err)
 	}
-	for _, check := range []func(*Plugins) error{checkHostname, checkSystemd} {
+	for _, check := range []func(*Plugins) error{checkHostname, checkOVS, checkSystemd} {
 		if err := check(&d.Plugins); err != nil {
 			return nil, err
 		}

@@ -38,12 +38,12 @@ const (
 )
 
 // order returns the plugins so that each comes after those it names.
-func (e *Engine) order(ctx context.Context) []Plugin {
+func (e *Engine) order() []Plugin {
 	abouts := make(map[string]About)
 	byName := make(map[string]Plugin)
 	var names []string
 	for _, p := range e.Plugins {
-		a := p.About(ctx)
+		a := p.About()
 		abouts[a.Name], byName[a.Name] = a, p
 		names = append(names, a.Name)
 	}
@@ -67,20 +67,26 @@ func (e *Engine) order(ctx context.Context) []Plugin {
 	return list
 }
 
-func (e *Engine) plugin(ctx context.Context, name string) Plugin {
+func (e *Engine) plugin(name string) Plugin {
 	for _, p := range e.Plugins {
-		if p.About(ctx).Name == name {
+		if p.About().Name == name {
 			return p
 		}
 	}
 	return nil
 }
 
+// A Listed is a plugin, and why it can't be used on this host, "" if it can.
+type Listed struct {
+	About
+	Unavailable string `json:"unavailable,omitempty"`
+}
+
 // List returns what each plugin says of itself.
-func (e *Engine) List(ctx context.Context) []About {
-	list := make([]About, 0, len(e.Plugins))
-	for _, p := range e.order(ctx) {
-		list = append(list, p.About(ctx))
+func (e *Engine) List(ctx context.Context) []Listed {
+	list := make([]Listed, 0, len(e.Plugins))
+	for _, p := range e.order() {
+		list = append(list, Listed{p.About(), p.Available(ctx)})
 	}
 	return list
 }
@@ -88,9 +94,9 @@ func (e *Engine) List(ctx context.Context) []About {
 // Plan compares a document with the host. It changes nothing.
 func (e *Engine) Plan(ctx context.Context, d *Document) (*Plan, error) {
 	p := &Plan{Version: 1, Document: d.Hash(), Actions: []Action{}, Differences: []Difference{}, Basis: map[string]json.RawMessage{}}
-	for _, plugin := range e.order(ctx) {
+	for _, plugin := range e.order() {
 		if err := plugin.Plan(ctx, d, p); err != nil {
-			return nil, fmt.Errorf("%s: %w", plugin.About(ctx).Name, err)
+			return nil, fmt.Errorf("%s: %w", plugin.About().Name, err)
 		}
 	}
 	p.seal()
@@ -102,13 +108,13 @@ func (e *Engine) Plan(ctx context.Context, d *Document) (*Plan, error) {
 func (e *Engine) Read(ctx context.Context, names []string) (map[string]any, error) {
 	out := make(map[string]any)
 	for _, n := range names {
-		if e.plugin(ctx, n) == nil {
-			return nil, e.unknownPlugin(ctx, n)
+		if e.plugin(n) == nil {
+			return nil, e.unknownPlugin(n)
 		}
 	}
-	for _, p := range e.order(ctx) {
-		a := p.About(ctx)
-		if len(names) > 0 && !slices.Contains(names, a.Name) || len(names) == 0 && a.Unavailable != "" {
+	for _, p := range e.order() {
+		a := p.About()
+		if len(names) > 0 && !slices.Contains(names, a.Name) || len(names) == 0 && p.Available(ctx) != "" {
 			continue
 		}
 		v, err := p.Read(ctx, nil)
@@ -120,10 +126,10 @@ func (e *Engine) Read(ctx context.Context, names []string) (map[string]any, erro
 	return out, nil
 }
 
-func (e *Engine) unknownPlugin(ctx context.Context, name string) error {
+func (e *Engine) unknownPlugin(name string) error {
 	var known []string
 	for _, p := range e.Plugins {
-		known = append(known, p.About(ctx).Name)
+		known = append(known, p.About().Name)
 	}
 	err := wrong("", "there is no plugin %.64q", name)
 	err.Advice = suggestion(name, known)
@@ -231,6 +237,9 @@ type DoOptions struct {
 	// Deadline is when the whole change goes back unless somebody confirms it;
 	// zero if it is not to be confirmed.
 	Deadline time.Time
+	// Keep makes durable what Undo will get, should this process end before Do
+	// returns it.
+	Keep func(kept json.RawMessage) error
 }
 
 // ApplyOptions are for Apply.
@@ -326,7 +335,11 @@ func (e *Engine) Apply(ctx context.Context, g Gate, d *Document, o ApplyOptions)
 		e.tell(c, -1)
 		return c, nil
 	}
-	return c, e.commit(ctx, c)
+	if err := e.commit(ctx, c); err != nil {
+		c.Error = clip(err.Error())
+		return c, &RolledBackError{c, errors.Join(err, e.undo(ctx, g, c, "it failed"))}
+	}
+	return c, nil
 }
 
 func clip(s string) string {
@@ -356,8 +369,14 @@ func (e *Engine) run(ctx context.Context, g Gate, d *Document, c *Change) error 
 			return fmt.Errorf("journal: %w", err)
 		}
 		start := time.Now()
-		kept, err := e.plugin(ctx, a.Plugin).Do(ctx, g, a, DoOptions{Deadline: c.ConfirmBy})
-		s.Milliseconds, s.Kept = float64(time.Since(start).Microseconds())/1000, kept
+		kept, err := e.plugin(a.Plugin).Do(ctx, g, a, DoOptions{Deadline: c.ConfirmBy, Keep: func(kept json.RawMessage) error {
+			s.Kept = kept
+			return e.Store.save(c)
+		}})
+		s.Milliseconds = float64(time.Since(start).Microseconds()) / 1000
+		if kept != nil {
+			s.Kept = kept
+		}
 		s.State = StepDone
 		if err != nil {
 			// It may have been done in part: taking it back is tried too.
@@ -406,17 +425,22 @@ func (e *Engine) verify(ctx context.Context, d *Document) error {
 	}
 }
 
+// commit makes a change permanent. Once it is written down that it is to be,
+// the way is forward: Recover commits it again.
 func (e *Engine) commit(ctx context.Context, c *Change) error {
+	ctx = context.WithoutCancel(ctx)
+	c.Result = ResultCommitting
+	if err := e.Store.save(c); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	for i := range c.Plan.Actions {
-		if p, ok := e.plugin(ctx, c.Plan.Actions[i].Plugin).(committer); ok {
+		if p, ok := e.plugin(c.Plan.Actions[i].Plugin).(committer); ok {
 			if err := p.Commit(ctx, &c.Plan.Actions[i], c.Steps[i].Kept); err != nil {
 				return fmt.Errorf("commit %s: %w", c.Steps[i].Title, err)
 			}
 		}
 	}
 	c.Result, c.Ended = ResultApplied, time.Now().UTC()
-	// A kill between the two leaves a change that is taken back although its
-	// document was in force for a moment.
 	if err := e.Store.setInForce(&InForce{c.ID, c.Document}); err != nil {
 		return err
 	}
@@ -454,7 +478,7 @@ func (e *Engine) undo(ctx context.Context, g Gate, c *Change, reason string) err
 		case a.Runtime && booted, a.Undo == nil:
 			s.State = StepUndone
 		default:
-			p := e.plugin(ctx, a.Plugin)
+			p := e.plugin(a.Plugin)
 			if p == nil {
 				failed, s.State, s.UndoError = true, StepUndoFailed, "this program has no such plugin"
 				break
@@ -501,8 +525,9 @@ func (e *Engine) undo(ctx context.Context, g Gate, c *Change, reason string) err
 	return errors.Join(errs...)
 }
 
-// Confirm makes the change that awaits it permanent. id may be empty.
-func (e *Engine) Confirm(ctx context.Context, id string) (*Change, error) {
+// Confirm makes the change that awaits it permanent. id may be empty. If that
+// fails it is taken back.
+func (e *Engine) Confirm(ctx context.Context, g Gate, id string) (*Change, error) {
 	c, release, err := e.acquire()
 	if err != nil {
 		return nil, err
@@ -515,6 +540,23 @@ func (e *Engine) Confirm(ctx context.Context, id string) (*Change, error) {
 		return nil, &NoChangeError{id, "it does not await a confirmation; " + c.ID + " does"}
 	case c.overdue():
 		return nil, &NoChangeError{c.ID, "it had to be confirmed by " + c.ConfirmBy.Format(time.RFC3339)}
+	}
+	if err := e.commit(ctx, c); err != nil {
+		c.Error = clip(err.Error())
+		return c, &RolledBackError{c, errors.Join(err, e.undo(ctx, g, c, "it could not be made permanent"))}
+	}
+	return c, nil
+}
+
+// Finish makes a change permanent whose commit was cut off.
+func (e *Engine) Finish(ctx context.Context) (*Change, error) {
+	c, release, err := e.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if c == nil || c.Result != ResultCommitting {
+		return nil, nil
 	}
 	return c, e.commit(ctx, c)
 }

@@ -73,9 +73,14 @@ type HostnamePlugin struct {
 }
 
 // About implements Plugin.
-func (h *HostnamePlugin) About(ctx context.Context) About {
+func (h *HostnamePlugin) About() About {
+	return About{Name: hostnamePlugin, Doc: "the host's names: static, pretty, deployment, location"}
+}
+
+// Available implements Plugin.
+func (h *HostnamePlugin) Available(ctx context.Context) string {
 	_, err := properties(ctx, h.Bus, hostname1, hostname1Path, hostname1)
-	return About{Name: hostnamePlugin, Doc: "the host's names: static, pretty, deployment, location", Unavailable: missing(err)}
+	return missing(err)
 }
 
 // Read implements Plugin.

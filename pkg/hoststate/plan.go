@@ -124,13 +124,13 @@ type About struct {
 	Doc      string   `json:"doc"`
 	ReadOnly bool     `json:"read_only"`
 	After    []string `json:"after,omitempty"` // plugins whose actions come before
-	// Unavailable says why it can't be used on this host, "" if it can.
-	Unavailable string `json:"unavailable,omitempty"`
 }
 
 // A Plugin is a part of the host.
 type Plugin interface {
-	About(ctx context.Context) About
+	About() About
+	// Available returns why the plugin can't be used on this host, "" if it can.
+	Available(ctx context.Context) string
 	// Read returns the state of what d names, or if d is nil all of it, in the
 	// form that a document has.
 	Read(ctx context.Context, d *Document) (any, error)

@@ -22,6 +22,7 @@ import (
 const (
 	ResultApplying   = "applying"     // under way, or cut off
 	ResultPending    = "pending"      // done; it goes back unless somebody confirms it
+	ResultCommitting = "committing"   // about to be applied for good, or cut off
 	ResultApplied    = "applied"      // done, and stays
 	ResultNothing    = "nothing"      // there was nothing to do
 	ResultUndoing    = "rolling-back" // under way, or cut off

@@ -118,9 +118,14 @@ type SystemdPlugin struct {
 }
 
 // About implements Plugin.
-func (s *SystemdPlugin) About(ctx context.Context) About {
+func (s *SystemdPlugin) About() About {
+	return About{Name: systemdPlugin, Doc: "units: active, enabled, masked", After: []string{hostnamePlugin, ovsPlugin, openflowPlugin}}
+}
+
+// Available implements Plugin.
+func (s *SystemdPlugin) Available(ctx context.Context) string {
 	_, err := s.manager(ctx, "ListJobs")
-	return About{Name: systemdPlugin, Doc: "units: active, enabled, masked", After: []string{hostnamePlugin}, Unavailable: missing(err)}
+	return missing(err)
 }
 
 func (s *SystemdPlugin) manager(ctx context.Context, member string, args ...string) (bus.Body, error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
+	"github.com/ghostbridge/ghostbridge/pkg/hoststate"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
@@ -30,6 +31,7 @@ type Daemon struct {
 	StateDir     string // journal of the desired state
 	Root         string // of the file system; "" and "/" alike
 	Logins       logins // of gb-web: Dir of security keys, User that may speak for logins
+	Switch       *hoststate.SwitchHost
 	Version      string
 	Logger       *slog.Logger
 	SnapshotsDir string
@@ -175,14 +177,16 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	}
 }
 
-func (d *Daemon) emit(iface, member string, b bus.Body) {
+func (d *Daemon) emit(iface, member string, b bus.Body) { d.emitAt(names.BusObject, iface, member, b) }
+
+func (d *Daemon) emitAt(path, iface, member string, b bus.Body) {
 	d.mu.Lock()
 	srv := d.server
 	d.mu.Unlock()
 	if srv == nil {
 		return
 	}
-	if err := srv.Emit(names.BusObject, names.BusInterface+"."+iface, member, b); err != nil {
+	if err := srv.Emit(path, names.BusInterface+"."+iface, member, b); err != nil {
 		d.Logger.Warn("signal", "member", member, "error", err)
 	}
 }

@@ -162,4 +162,5 @@ var interfaces = []iface{
 				Out: args(arg("hits", "as", "JSON objects, as gb-vecsync search --json."), arg("end", "s", "JSON: up to where the index has verified the log."))}, kind: sensitive, do: (*Daemon).search},
 		},
 	},
+	openflowInterface(),
 }

@@ -21,6 +21,7 @@ type Host struct {
 	Conn   *bus.Conn
 	Engine *hoststate.Engine
 	LogDir string
+	Switch *hoststate.SwitchHost // nil where there is none
 }
 
 // HostOptions say what a Host works on.
@@ -28,6 +29,7 @@ type HostOptions struct {
 	Dir    string // of the journal
 	LogDir string
 	Root   string // where /etc/NIXOS is looked for; "/" on a host
+	Switch *hoststate.SwitchHost
 }
 
 // readBus makes calls of the read list, and no others.
@@ -52,13 +54,15 @@ func NewHost(g *Gate, conn *bus.Conn, o HostOptions) *Host {
 	watch := func(ctx context.Context, matches ...bus.Match) (hoststate.Stream, error) {
 		return bus.NewWatch(ctx, conn.Address(), 0, matches...)
 	}
-	return &Host{Gate: g, Conn: conn, LogDir: o.LogDir, Engine: &hoststate.Engine{
-		Store: &hoststate.Store{Dir: o.Dir},
-		Plugins: []hoststate.Plugin{
-			&hoststate.HostnamePlugin{Bus: reads, NixOS: nixos},
-			&hoststate.SystemdPlugin{Bus: reads, NixOS: nixos, Watch: watch},
-		},
-	}}
+	plugins := []hoststate.Plugin{
+		&hoststate.HostnamePlugin{Bus: reads, NixOS: nixos},
+		&hoststate.SystemdPlugin{Bus: reads, NixOS: nixos, Watch: watch},
+	}
+	if o.Switch != nil {
+		o.Switch.NixOS = nixos
+		plugins = append(plugins, &hoststate.OVSPlugin{Host: o.Switch}, &hoststate.OpenFlowPlugin{Host: o.Switch})
+	}
+	return &Host{Gate: g, Conn: conn, LogDir: o.LogDir, Switch: o.Switch, Engine: &hoststate.Engine{Store: &hoststate.Store{Dir: o.Dir}, Plugins: plugins}}
 }
 
 // actionOf makes the action that the rules know of an operation.
@@ -248,9 +252,9 @@ func short(s string) string {
 func (h *Host) Confirm(ctx context.Context, p Principal, id string) (*hoststate.Change, error) {
 	a := ownAction(h.Conn.Address(), names.BusObject, "Manager", "Confirm", bus.NewBody("s", id))
 	var c *hoststate.Change
-	_, err := h.Gate.Do(ctx, p, a, Options{}, func(ctx context.Context, _ string) (json.RawMessage, error) {
+	_, err := h.Gate.Do(ctx, p, a, Options{}, func(ctx context.Context, intent string) (json.RawMessage, error) {
 		var err error
-		c, err = h.Engine.Confirm(ctx, id)
+		c, err = h.Engine.Confirm(ctx, &partGate{h, p, intent}, id)
 		return resultOf(c), err
 	})
 	return c, err
@@ -290,21 +294,28 @@ func (h *Host) Recover(ctx context.Context) (c *hoststate.Change, left time.Dura
 	if due == nil || err != nil {
 		return nil, left, err
 	}
+	p := Self("", false)
+	p.Entrance = EntranceSelf
+	if due.Result == hoststate.ResultCommitting {
+		if c, err = h.Engine.Finish(ctx); err == nil {
+			h.resolve(ctx, p, due, true)
+			return c, 0, nil
+		}
+		// What can't be made permanent goes back.
+	}
 	reason := "nobody confirmed it in time"
 	if due.Result != hoststate.ResultPending {
 		reason = "the process that was at it ended"
 	}
-	p := Self("", false)
-	p.Entrance = EntranceSelf
 	c, err = h.rollback(ctx, p, due.ID, reason, Options{Restoring: true, undo: true})
 	if due.Result != hoststate.ResultPending {
-		h.resolve(ctx, p, due)
+		h.resolve(ctx, p, due, false)
 	}
 	return c, 0, err
 }
 
 // resolve gives the intents of a change that was cut off their outcomes.
-func (h *Host) resolve(ctx context.Context, p Principal, c *hoststate.Change) {
+func (h *Host) resolve(ctx context.Context, p Principal, c *hoststate.Change, kept bool) {
 	if h.LogDir == "" || h.Gate.Journal == nil {
 		return
 	}
@@ -313,13 +324,22 @@ func (h *Host) resolve(ctx context.Context, p Principal, c *hoststate.Change) {
 	if err != nil {
 		return // doctor will show them
 	}
+	what := "the process ended before its outcome was known; the change was taken back"
+	if kept {
+		what = "the process ended before its outcome was known; the change was made permanent"
+	}
 	for _, o := range open {
 		if o.ID != c.Intent && o.Parent != c.Intent {
 			continue
 		}
-		h.Gate.Journal.Record(ctx, eventLine(event{Time: now, Source: "opdbus", Type: EventOutcome, Subject: names.BusName, Severity: "err", Actor: p.Actor(),
-			Message: o.Message + ": cut off", Data: map[string]any{"id": o.ID, "ok": false, "unknown": true, "change": c.ID,
-				"error": "the process ended before its outcome was known; the change was taken back"}}))
+		data := map[string]any{"id": o.ID, "ok": kept, "change": c.ID}
+		if kept {
+			data["note"] = what
+		} else {
+			data["error"], data["unknown"] = what, true
+		}
+		h.Gate.Journal.Record(ctx, eventLine(event{Time: now, Source: "opdbus", Type: EventOutcome, Subject: names.BusName, Severity: "warning", Actor: p.Actor(),
+			Message: o.Message + ": cut off", Data: data}))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // openHost makes the host of the daemon's connection.
 func (d *Daemon) openHost() {
-	d.host = NewHost(d.Gate, d.server.Conn, HostOptions{Dir: d.StateDir, LogDir: d.LogDir, Root: d.Root})
+	d.host = NewHost(d.Gate, d.server.Conn, HostOptions{Dir: d.StateDir, LogDir: d.LogDir, Root: d.Root, Switch: d.Switch})
 	d.host.Engine.Log = d.Logger
 	d.host.Engine.Tell = d.tell
 	list, err := d.host.Engine.Store.Changes()

@@ -290,3 +290,19 @@ func (s *Switch) Instance(bridge string) string {
 	}
 	return fmt.Sprintf("%d %d %d", st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
 }
+
+// Dump returns all flows of a bridge, those of others too, as ovs-ofctl(8)
+// prints them, a line each.
+func (s *Switch) Dump(ctx context.Context, bridge string) ([]string, error) {
+	out, err := s.run(ctx, nil, "ovs-ofctl", "-O", "OpenFlow14", "dump-flows", bridge)
+	if err != nil {
+		return nil, &Error{bridge, "read the flows", string(out), err}
+	}
+	list := []string{}
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "cookie=") {
+			list = append(list, line)
+		}
+	}
+	return list, nil
+}

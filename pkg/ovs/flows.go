@@ -213,3 +213,14 @@ func checkRule(s string) error {
 	_, err := parseRule(s)
 	return err
 }
+
+// SameRule says whether two flows, in the syntax of ovs-ofctl(8), are written
+// alike but for the order of what selects table and priority.
+func SameRule(a, b string) bool {
+	x, errX := parseRule(a)
+	y, errY := parseRule(b)
+	return errX == nil && errY == nil && x == y
+}
+
+// CheckRule says what is wrong with a flow that a bridge should have.
+func CheckRule(rule string) error { return checkRule(rule) }
