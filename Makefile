@@ -176,7 +176,7 @@ install:
 	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
 	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
 	install -d '$(DESTDIR)$(PREFIX)/share/ghostbridge'
-	install -m 644 pkg/ovs/ovs.schema.json '$(DESTDIR)$(PREFIX)/share/ghostbridge/'
+	install -m 644 pkg/ovs/ovs.schema.json pkg/hoststate/state.schema.json '$(DESTDIR)$(PREFIX)/share/ghostbridge/'
 	keep() { [ -e "$$3" ] || install -m "$$1" "$$2" "$$3"; }; \
 	keep 644 packaging/default '$(DESTDIR)$(SYSCONFDIR)/default/ghostbridge'; \
 	keep 644 packaging/writers.json '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/writers.json'; \

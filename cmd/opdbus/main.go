@@ -23,10 +23,11 @@ loss; FORMATS.md has the forms.
 unix:path=/run/dbus/system_bus_socket.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 verification
-failed, 75 temporary, try again.`,
+failed, 4 nothing to do, with --exit-code, 75 temporary, try again.`,
 		Commands: []*cli.Command{
 			namesCommand(), treeCommand(), introspectCommand(), describeCommand(), getCommand(), watchCommand(),
-			callCommand(), setCommand(), approvalsCommand(), intentsCommand(), policyCommand(), serveCommand(), mcpCommand(), tokenCommand(), doctorCommand(),
+			callCommand(), setCommand(), planCommand(), applyCommand(), confirmCommand(), rollbackCommand(), diffCommand(), changesCommand(), stateCommand(), schemaCommand(),
+			approvalsCommand(), intentsCommand(), policyCommand(), serveCommand(), mcpCommand(), tokenCommand(), doctorCommand(),
 		},
 	}
 }

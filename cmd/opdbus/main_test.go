@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs sessions of the real binary on a bus of the session's own,
-// $BUS, which is its system bus too. On it are polkitd and systemd, as
-// python-dbusmock has them, and a service org.example.Lamp. The log is $GB_LOG.
+// $BUS, which is its system bus too. On it are polkitd, systemd and hostnamed,
+// as python-dbusmock has them, and a service org.example.Lamp. The log is $GB_LOG.
 func TestScripts(t *testing.T) {
 	require.Root(t)
 	require.Tool(t, "dbus-daemon")
@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			address := privatebus.Start(t, privatebus.Options{Open: true})
 			privatebus.Run(t, "ready", nil, privatebus.Python, lamp, address)
 			privatebus.Mock(t, address, "org.freedesktop.PolicyKit1", "polkitd")
+			peers(t, address)
 			testscript.Run(t, testscript.Params{
 				Files: []string{session},
 				Setup: func(env *testscript.Env) error {
@@ -58,17 +59,40 @@ func TestScripts(t *testing.T) {
 					env.Setenv("GB_SPOOL", env.WorkDir+"/spool")
 					env.Setenv("GB_TOKENS", env.WorkDir+"/tokens.json")
 					env.Setenv("GB_CHAIN_SOCKET", env.WorkDir+"/chain.sock")
+					env.Setenv("GB_STATE", env.WorkDir+"/state")
+					env.Setenv("GB_ROOT", env.WorkDir+"/root")
+					env.Setenv("GB_OVS_DB", "unix:"+env.WorkDir+"/ovs.sock")
+					env.Setenv("GB_OVS_STATE", env.WorkDir+"/ovs")
+					env.Setenv("GB_OVS_CONFIG", env.WorkDir+"/ovs.json")
 					env.Setenv("TZ", "UTC")
 					env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector's second at the end of each process
 					_, err := chain.Create(env.WorkDir+"/L", "test.example/log", env.WorkDir+"/K", chain.Options{})
 					return err
 				},
 				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-					"code": script.Code, "polkit": polkit, "events": events, "approval": approval, "privately": privately,
+					"code": script.Code, "polkit": polkit, "events": events, "approval": approval, "privately": privately, "mock": mock,
 				},
 			})
 		})
 	}
+}
+
+// peers starts systemd and hostnamed.
+func peers(t *testing.T, address string) {
+	t.Helper()
+	for name, file := range map[string]string{"org.freedesktop.systemd1": "systemd1.py", "org.freedesktop.hostname1": "hostname1.py"} {
+		path, err := filepath.Abs("../../integration/opdbus/testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		privatebus.Mock(t, address, name, path)
+	}
+}
+
+// mock METHOD ARG...: calls a method of systemd's mock.
+func mock(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(ts.Exec("gdbus", append([]string{"call", "--address", ts.Getenv("BUS"), "--dest", "org.freedesktop.systemd1", "--object-path", "/org/freedesktop/systemd1",
+		"--method", "org.freedesktop.DBus.Mock." + args[0]}, args[1:]...)...))
 }
 
 // polkit ACTION...: polkit authorises these actions and no others.
@@ -155,10 +179,14 @@ var (
 		"token rm":          {"token", "rm", "agent"},
 		"approvals deny":    {"approvals", "deny", "ID"},
 		"intents resolve":   {"intents", "resolve", "INTENT", "--found", "not-done"},
+		"apply":             {"apply", "STATE"},
+		"rollback":          {"rollback"},
 	}
 	looks = []string{"names", "tree", "introspect", "describe", "get", "watch", "approvals list", "approvals show", "intents list", "policy check", "policy explain", "doctor", "token ls",
-		"mcp",   // and those of this one in integration/mcp
-		"serve", // its entrances are tested in integration/opdbus
+		"plan", "diff", "changes", "state", "schema",
+		"mcp",     // and those of this one in integration/mcp
+		"serve",   // its entrances are tested in integration/opdbus
+		"confirm", // there is something to confirm only where the daemon runs: integration/opdbus
 	}
 )
 
@@ -183,16 +211,22 @@ func TestEveryCommand(t *testing.T) {
 	}
 	privatebus.Run(t, "ready", nil, privatebus.Python, lamp, address)
 	privatebus.Mock(t, address, "org.freedesktop.PolicyKit1", "polkitd")
+	peers(t, address)
 	dir := t.TempDir()
 	if _, err := chain.Create(dir+"/L", "test.example/log", dir+"/K", chain.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	rules := `{"version":1,"rules":[{"id":"fail","members":["Fail"],"effect":"approve"},{"id":"lamp","name":"org.example.Lamp","effect":"allow"}]}`
+	rules := `{"version":1,"rules":[{"id":"fail","members":["Fail"],"effect":"approve"},{"id":"lamp","name":"org.example.Lamp","effect":"allow"},
+		{"id":"apply","members":["Apply"],"effect":"allow"},{"id":"names","name":"org.freedesktop.hostname1","effect":"allow"}]}`
+	if err := os.WriteFile(dir+"/state.json", []byte(`{"version":1,"plugins":{"hostname":{"pretty":"a"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(dir+"/policy.json", []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	env := append(os.Environ(), "GB_BUS="+address, "DBUS_SYSTEM_BUS_ADDRESS="+address, "GB_LOG="+dir+"/L", "GB_KEYS="+dir+"/K", "GB_POLICY="+dir+"/policy.json",
-		"GB_APPROVALS="+dir+"/approvals", "GB_SPOOL="+dir+"/spool", "GB_CHAIN_SOCKET="+dir+"/chain.sock", "GB_TOKENS="+dir+"/tokens.json")
+		"GB_APPROVALS="+dir+"/approvals", "GB_SPOOL="+dir+"/spool", "GB_CHAIN_SOCKET="+dir+"/chain.sock", "GB_TOKENS="+dir+"/tokens.json",
+		"GB_STATE="+dir+"/state", "GB_ROOT="+dir+"/root", "GB_OVS_DB=unix:"+dir+"/ovs.sock")
 	run := func(argv ...string) (string, error) {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Env = env
@@ -200,7 +234,7 @@ func TestEveryCommand(t *testing.T) {
 		return string(out), err
 	}
 	if out, err := run("gdbus", "call", "--address", address, "--dest", "org.freedesktop.PolicyKit1", "--object-path", "/org/freedesktop/PolicyKit1/Authority",
-		"--method", "org.freedesktop.DBus.Mock.SetAllowed", "['org.freedesktop.opdbus.call','org.freedesktop.opdbus.set-property','org.freedesktop.opdbus.approve','org.freedesktop.opdbus.tokens']"); err != nil {
+		"--method", "org.freedesktop.DBus.Mock.SetAllowed", "['org.freedesktop.opdbus.call','org.freedesktop.opdbus.set-property','org.freedesktop.opdbus.approve','org.freedesktop.opdbus.tokens','org.freedesktop.opdbus.apply-state','org.freedesktop.opdbus.rollback']"); err != nil {
 		t.Fatal(out, err)
 	}
 	program, err := exec.LookPath("opdbus") // testscript.Main has put it there
@@ -229,6 +263,9 @@ func TestEveryCommand(t *testing.T) {
 			}
 			continue
 		}
+		if i := slices.Index(argv, "STATE"); i >= 0 {
+			argv[i] = dir + "/state.json"
+		}
 		if i := slices.Index(argv, "ID"); i >= 0 {
 			for range 2 { // the first one may use up what was approved
 				run(program, "call", "org.example.Lamp", "/org/example/Lamp", "org.example.Lamp.Fail")
@@ -251,7 +288,17 @@ func TestEveryCommand(t *testing.T) {
 		if out, err := run(append([]string{program}, argv...)...); err != nil {
 			t.Errorf("opdbus %v: %v\n%s", argv, err, out)
 		}
-		if got := recorded(); !slices.Equal(got, []string{"intent", "outcome"}) {
+		// A change of the desired state has those of its actions within its own.
+		got := recorded()
+		count := func(kind string) (n int) {
+			for _, g := range got {
+				if g == kind {
+					n++
+				}
+			}
+			return n
+		}
+		if len(got) < 2 || got[0] != "intent" || got[len(got)-1] != "outcome" || count("intent") != count("outcome") || count("intent")*2 != len(got) {
 			t.Errorf("opdbus %v: events %v", argv, got)
 		}
 	}

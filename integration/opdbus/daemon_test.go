@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/privatebus"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
@@ -291,12 +292,10 @@ func askFor(r *rig, member string) string {
 func TestEveryEntranceLeavesItsEvents(t *testing.T) {
 	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[{"id":"flows","interface":"org.freedesktop.opdbus.Network.*","effect":"allow"},{"id":"ask","members":["Fail","Old"],"name":"org.example.Lamp","effect":"approve"},{"id":"lamp","clients":["cli","dbus","mcp"],"name":"org.example.Lamp","effect":"allow"},`, 1))
 	sw := r.withSwitch()
-	if _, err := sw.Vsctl("--version"); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(r.dir+"/ovs.json", []byte(`{"bridges":{"br0":{"datapath_type":"netdev"}}}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	r.must("ip", "netns", "exec", sw.NS, tools.Path(t, "gb-ovs-setup"), "apply")
 	r.start()
 	objects, err := c.Tree(t.Context(), names.BusName, "/", false)
 	if err != nil {

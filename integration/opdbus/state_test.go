@@ -343,7 +343,7 @@ func TestState(t *testing.T) {
 	if err != nil || !strings.Contains(out, `"result":"rolled-back"`) || r.units(c) != unitsBefore {
 		t.Errorf("rollback: %v\n%s\n%s", err, out, r.units(c))
 	}
-	if got := r.types(&mark); got != "intent intent outcome intent outcome intent outcome intent outcome outcome" {
+	if got := r.types(&mark); got != "intent intent outcome intent outcome intent outcome outcome" {
 		t.Errorf("events of the way back: %s", got)
 	}
 	if _, err := r.manager(c, "Diff", "s", ""); err == nil || !strings.Contains(err.Error(), "no desired state") {

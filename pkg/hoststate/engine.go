@@ -462,7 +462,7 @@ func (e *Engine) undo(ctx context.Context, g Gate, c *Change, reason string) err
 		errs = append(errs, fmt.Errorf("journal: %w", err))
 	}
 	booted := c.BootID != bootID()
-	touched := make(map[string]Plugin)
+	undone := make(map[string][]*Action) // by plugin
 	failed := false
 	for i := len(c.Steps) - 1; i >= 0; i-- {
 		a, s := &c.Plan.Actions[i], &c.Steps[i]
@@ -486,7 +486,7 @@ func (e *Engine) undo(ctx context.Context, g Gate, c *Change, reason string) err
 			uctx, cancel := context.WithTimeout(ctx, undoTime)
 			err := p.Undo(uctx, g, a, s.Kept)
 			cancel()
-			touched[a.Plugin] = p
+			undone[a.Plugin] = append(undone[a.Plugin], a)
 			s.State = StepUndone
 			if err != nil {
 				failed, s.State, s.UndoError = true, StepUndoFailed, clip(err.Error())
@@ -498,10 +498,10 @@ func (e *Engine) undo(ctx context.Context, g Gate, c *Change, reason string) err
 		}
 		e.tell(c, i)
 	}
-	for _, name := range keys(touched) {
-		if p, ok := touched[name].(settler); ok {
+	for _, name := range keys(undone) {
+		if p, ok := e.plugin(name).(settler); ok {
 			uctx, cancel := context.WithTimeout(ctx, undoTime)
-			if err := p.Settle(uctx, g); err != nil {
+			if err := p.Settle(uctx, g, undone[name]); err != nil {
 				failed = true
 				errs = append(errs, err)
 			}

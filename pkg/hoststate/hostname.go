@@ -108,7 +108,6 @@ func (h *HostnamePlugin) Plan(ctx context.Context, d *Document, p *Plan) error {
 		return err
 	}
 	basis := make(map[string]string)
-	var info []string // lines of machine-info, for NixOS
 	for _, n := range hostnames {
 		w := *n.of(want)
 		if w == nil {
@@ -124,9 +123,7 @@ func (h *HostnamePlugin) Plan(ctx context.Context, d *Document, p *Plan) error {
 			if n.info == "" {
 				p.block(Blocked{Plugin: hostnamePlugin, Path: n.key, Reason: "Nix owns the host's name", Nix: fmt.Sprintf("networking.hostName = %s;", nixString(*w))})
 			} else {
-				info = append(info, n.info+"="+envString(*w))
-				p.block(Blocked{Plugin: hostnamePlugin, Path: n.key, Reason: "Nix owns /etc/machine-info",
-					Nix: `environment.etc."machine-info".text = ` + nixString(strings.Join(info, "\n")+"\n") + ";"})
+				p.block(Blocked{Plugin: hostnamePlugin, Path: n.key, Reason: "Nix owns /etc/machine-info", Nix: machineInfo(want, have)})
 			}
 			continue
 		}
@@ -136,6 +133,24 @@ func (h *HostnamePlugin) Plan(ctx context.Context, d *Document, p *Plan) error {
 	}
 	p.Basis[hostnamePlugin] = mustJSON(basis)
 	return nil
+}
+
+// machineInfo is the NixOS setting of the whole of machine-info(5).
+func machineInfo(want *Hostname, have map[string]any) string {
+	var lines strings.Builder
+	for _, n := range hostnames {
+		if n.info == "" {
+			continue
+		}
+		value := text(have, n.property)
+		if w := *n.of(want); w != nil {
+			value = *w
+		}
+		if value != "" {
+			lines.WriteString(n.info + "=" + envString(value) + "\n")
+		}
+	}
+	return `environment.etc."machine-info".text = ` + nixString(lines.String()) + ";"
 }
 
 // Do implements Plugin.

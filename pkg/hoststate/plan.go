@@ -145,9 +145,9 @@ type Plugin interface {
 	Undo(ctx context.Context, g Gate, a *Action, kept json.RawMessage) error
 }
 
-// A settler has something to do after the last of its actions was taken back.
+// A settler has something to do after actions of its were taken back.
 type settler interface {
-	Settle(ctx context.Context, g Gate) error
+	Settle(ctx context.Context, g Gate, undone []*Action) error
 }
 
 // A committer has something to do when a change stays.

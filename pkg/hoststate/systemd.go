@@ -430,7 +430,10 @@ func (s *SystemdPlugin) Undo(ctx context.Context, g Gate, a *Action, _ json.RawM
 }
 
 // Settle implements settler: the manager is to see the files as they are.
-func (s *SystemdPlugin) Settle(ctx context.Context, g Gate) error {
+func (s *SystemdPlugin) Settle(ctx context.Context, g Gate, undone []*Action) error {
+	if !slices.ContainsFunc(undone, func(a *Action) bool { return !a.Runtime }) {
+		return nil
+	}
 	return g.Undo(ctx, operation(systemd1, systemd1Path, systemd1Manager, "Reload", ""), sendOnly)
 }
 

@@ -182,7 +182,7 @@ def SetActive(self, name, active):
 
 @dbus.service.method(MOCK_IFACE, in_signature='s')
 def MakeTransient(self, name):
-    unit(self, name).UpdateProperties(UNIT_IFACE, {'Transient': True})
+    unit(self, name).UpdateProperties(UNIT_IFACE, {'Transient': dbus.Boolean(True, variant_level=1)})
 
 
 @dbus.service.method(MOCK_IFACE, in_signature='', out_signature='u')
