@@ -98,6 +98,7 @@ type Candidate struct {
 // A Summary is what the filter lets through of one template on one host.
 type Summary struct {
 	Template    ID
+	Log         string // see Event
 	Host        string
 	Source      string
 	Type        string
@@ -119,6 +120,7 @@ type Occurrence struct {
 type Event struct {
 	Index    int64
 	Time     time.Time
+	Log      string // that Index counts in, where the index is of several
 	Host     string
 	Source   string
 	Type     string

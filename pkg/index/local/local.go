@@ -73,6 +73,18 @@ type Options struct {
 	Enrich index.Enricher
 	// Redact blacks out secrets; may be nil.
 	Redact func(string) string
+
+	// Mirror gets all that is committed, before it is; may be nil.
+	Mirror index.Mirror
+	// Unmirrored is told why a change of the state alone could not be told the
+	// mirror; the next one tries again. May be nil.
+	Unmirrored func(error)
+	// State makes what the mirror tells of the state; may be nil.
+	State func(interface {
+		Get(key string) ([]byte, error)
+	}) ([]byte, error)
+	// Progress is called now and then while a commit is mirrored; may be nil.
+	Progress func(done, of int)
 }
 
 // A DB is an open index.

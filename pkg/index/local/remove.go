@@ -89,6 +89,12 @@ func (x *tx) removeFromBlocks(first, end int64) (removed int64, err error) {
 				}
 			}
 		}
+		if x.ch != nil {
+			x.ch.goneBlocks = append(x.ch.goneBlocks, b)
+			if len(kept) > 0 {
+				x.ch.blocks = append(x.ch.blocks, kept[0].index)
+			}
+		}
 		if _, err := x.stmt("DELETE FROM block WHERE first = ?").Exec(b); err != nil {
 			return removed, err
 		}
@@ -154,21 +160,23 @@ func (x *tx) refold(id, first, end int64) error {
 		return err
 	}
 	var all, kept []occurrence
-	rows, err := x.tx.Query("SELECT data FROM occurrence WHERE point = ? ORDER BY i", id)
+	var chunks []int64
+	rows, err := x.tx.Query("SELECT data, i FROM occurrence WHERE point = ? ORDER BY i", id)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var b []byte
-		if err := rows.Scan(&b); err != nil {
+		var i int64
+		if err := rows.Scan(&b, &i); err != nil {
 			return err
 		}
 		list, err := decodeOccurrences(b)
 		if err != nil {
 			return err
 		}
-		all = append(all, list...)
+		all, chunks = append(all, list...), append(chunks, i)
 	}
 	if err := rows.Err(); err != nil {
 		return err
@@ -181,6 +189,16 @@ func (x *tx) refold(id, first, end int64) error {
 	}
 	if len(kept) == len(all) {
 		return nil
+	}
+	if x.ch != nil {
+		uuid, err := x.uuid(id)
+		if err != nil {
+			return err
+		}
+		x.ch.gonePoints[id] = uuid
+		for _, i := range chunks {
+			x.ch.goneSeen[[2]int64{id, i}] = uuid
+		}
 	}
 	for _, q := range []string{"DELETE FROM occurrence WHERE point = ?", "DELETE FROM point WHERE id = ?", "DELETE FROM value WHERE rowid >= ?1 << 7 AND rowid < (?1 + 1) << 7"} {
 		if _, err := x.stmt(q).Exec(id); err != nil {
@@ -248,6 +266,15 @@ func (x *tx) bury() error {
 		dim = x.d.o.Embedder.Dim()
 	}
 	for _, t := range dead {
+		if x.ch != nil {
+			var id index.ID
+			var b []byte
+			if err := x.stmt("SELECT id FROM template WHERE ordinal = ?").QueryRow(t).Scan(&b); err != nil {
+				return err
+			}
+			copy(id[:], b)
+			x.ch.goneTemplates = append(x.ch.goneTemplates, id)
+		}
 		for _, q := range []string{"DELETE FROM template WHERE ordinal = ?", "DELETE FROM pending WHERE ordinal = ?", "DELETE FROM used WHERE template = ?"} {
 			if _, err := x.stmt(q).Exec(t); err != nil {
 				return err

@@ -78,6 +78,11 @@ type tx struct {
 	added   int64
 	newest  int64
 	done    bool
+
+	ch       *changes         // for the mirror, nil without one
+	known    map[int64]origin // by id
+	packNo   int              // of packData
+	packData []byte
 }
 
 func (d *DB) wrap(err error) error {
@@ -165,7 +170,7 @@ func (d *DB) Begin() (index.Tx, error) {
 	}
 	x.w = d.w
 	x.w.embedOff = false
-	return x, nil
+	return x, x.watch()
 }
 
 // Add implements index.Tx.
@@ -283,6 +288,9 @@ func (x *tx) template(e *event.Event, doc *index.Document) (int64, error) {
 	}
 	g, changed := x.w.drain.Add(e.Source+" "+e.Type, doc.Masked)
 	if changed {
+		if x.ch != nil {
+			x.ch.groups[g.ID] = true
+		}
 		if _, err := x.stmt("INSERT OR REPLACE INTO drain VALUES (?, ?, ?)").Exec(g.ID, g.Key, g.Template()); err != nil {
 			return 0, err
 		}
@@ -488,6 +496,9 @@ func (x *tx) backfill() error {
 			if _, err := x.stmt("DELETE FROM pending WHERE ordinal = ?").Exec(ordinals[i]); err != nil {
 				return err
 			}
+			if x.ch != nil && ordinals[i] < x.ch.templates {
+				x.ch.again = append(x.ch.again, ordinals[i])
+			}
 		}
 		if err := x.putPack(packVectors, no, b); err != nil {
 			return err
@@ -583,6 +594,12 @@ func (x *tx) write(k pointKey, p *point) error {
 		_, err = x.stmt("INSERT INTO point (template, hour, origin, single, id, first, last, count, minutes, more, held) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)").
 			Exec(k.template, k.hour, k.origin, k.single, p.id, p.first, p.last, p.count, p.minutes, p.more, held(p.held))
 	}
+	if x.ch != nil {
+		x.ch.points = append(x.ch.points, p.id)
+		if len(p.seen) > 0 {
+			x.ch.seen = append(x.ch.seen, [2]int64{p.id, int64(p.seen[0].index)})
+		}
+	}
 	if err == nil && len(p.seen) > 0 {
 		_, err = x.stmt("INSERT INTO occurrence VALUES (?, ?, ?)").Exec(p.id, p.seen[0].index, encodeOccurrences(p.seen))
 	}
@@ -636,6 +653,9 @@ func (x *tx) closeBlock() error {
 	if err != nil {
 		return err
 	}
+	if x.ch != nil {
+		x.ch.blocks = append(x.ch.blocks, x.block[0].index)
+	}
 	_, err = x.stmt("INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?)").Exec(x.block[0].index, x.block[len(x.block)-1].index, len(x.block), data)
 	x.block = x.block[:0]
 	return err
@@ -672,6 +692,9 @@ func (x *tx) settle() error {
 
 func (x *tx) Commit() error {
 	err := x.settle()
+	if err == nil {
+		err = x.mirror()
+	}
 	if err == nil {
 		err = x.tx.Commit()
 	}
