@@ -17,16 +17,17 @@ cursor file again. Exit code 4, with --exit-code, if nothing was applied yet.
 Example:
 
    gb-vecsync cursor --index I`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			indexFlag(), cursorFlag(),
 			&cli.BoolFlag{Name: "publish", Usage: "write the cursor file"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if nothing was applied yet"},
-		},
+		}, qdrantFlags()...),
 		Action: func(c *cli.Context) error {
-			path, err := indexPath(c)
+			t, err := indexTarget(c)
 			if err != nil {
 				return err
 			}
+			path := t.path
 			db, err := local.OpenReader(path)
 			if err != nil {
 				return cli.WithHint(err, "gb-vecsync ingest or gb-vecsync rebuild makes it")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/systemd"
@@ -32,7 +33,7 @@ Example:
 			&cli.StringFlag{Name: "path", EnvVars: []string{"GB_LOG_PATH"}, Usage: "the log's `DIR` within the subvolume, if it holds several"},
 			&cli.Int64Flag{Name: "max-names", Value: 128, Usage: "at most `MIB` of memory for the names of the subvolume's files, some 1,500 each"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 4 if there was no stream"},
-		}, embedderFlags()...),
+		}, slices.Concat(embedderFlags(), qdrantFlags(), placementFlags())...),
 		Action: runIngest,
 	}
 }
@@ -58,10 +59,11 @@ func runIngest(c *cli.Context) error {
 	if n := c.Int64("max-names"); n < 1 || n > 1<<20 {
 		return cli.Usagef("--max-names %d: want 1 to %d", n, 1<<20)
 	}
-	path, err := indexPath(c)
+	t, err := indexTarget(c)
 	if err != nil {
 		return err
 	}
+	path := t.path
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}

@@ -2,20 +2,26 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/qdrant/go-client/qdrant"
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ghostbridge/ghostbridge/integration/script"
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
+	"github.com/ghostbridge/ghostbridge/pkg/index/qdrant/qdranttest"
 	"github.com/ghostbridge/ghostbridge/pkg/sendstream/streamtest"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync/vecsynctest"
 )
@@ -30,7 +36,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			s := &session{History: vecsynctest.New(t, 1), snapshots: make(map[string]*vecsynctest.Step)}
+			s := &session{History: vecsynctest.New(t, 1), t: t, snapshots: make(map[string]*vecsynctest.Step)}
 			env.Values[sessionKey{}] = s
 			env.Setenv("GB_LOG", s.Dir)
 			env.Setenv("GB_INDEX", filepath.Join(env.WorkDir, "I"))
@@ -51,6 +57,8 @@ func TestScripts(t *testing.T) {
 			"flip": flip,
 			"lock": lock,
 			"sql":  exec,
+
+			"qdrant": qdrantServer,
 		},
 	})
 }
@@ -60,6 +68,8 @@ type sessionKey struct{}
 // A session is a log with its snapshots by name.
 type session struct {
 	*vecsynctest.History
+	t         *testing.T
+	qdrant    *qdranttest.Server // nil: not started yet
 	snapshots map[string]*vecsynctest.Step
 }
 
@@ -107,6 +117,48 @@ func history(ts *testscript.TestScript, neg bool, args []string) {
 		s.Remove(args[1])
 	default:
 		ts.Fatalf("log %s?", args[0])
+	}
+}
+
+// qdrantServer is a server made of the client's stubs, at $QDRANT:
+//
+//	qdrant start        start it, with what it held when it was stopped
+//	qdrant stop         stop it
+//	qdrant refuse KIND  it refuses points of a kind; none without
+//	qdrant key KEY      it asks for an API key
+//	qdrant drop         somebody deletes the collection
+//	qdrant has KIND N   it holds N points of a kind
+func qdrantServer(ts *testscript.TestScript, neg bool, args []string) {
+	s := ts.Value(sessionKey{}).(*session)
+	switch args[0] {
+	case "start":
+		if s.qdrant == nil {
+			s.qdrant = qdranttest.New(s.t)
+			ts.Setenv("QDRANT", s.qdrant.Address())
+			ts.Defer(s.qdrant.Stop)
+		} else {
+			s.qdrant.Listen(s.t, s.qdrant.Address())
+		}
+	case "stop":
+		s.qdrant.Stop()
+	case "refuse":
+		s.qdrant.Fail(func(_ context.Context, method string, r any) error {
+			u, ok := r.(*qdrant.UpsertPoints)
+			if ok && len(args) > 1 && slices.ContainsFunc(u.Points, func(p *qdrant.PointStruct) bool { return p.Payload["kind"].GetStringValue() == args[1] }) {
+				return status.Error(codes.InvalidArgument, "Wrong input: no "+args[1]+" here")
+			}
+			return nil
+		}, nil)
+	case "key":
+		s.qdrant.Key = args[1]
+	case "drop":
+		s.qdrant.Drop(s.qdrant.Aliased("blockchain_events"))
+	case "has":
+		if have := s.qdrant.Points("blockchain_events", args[1]); fmt.Sprint(have) != args[2] {
+			ts.Fatalf("%d points of kind %s", have, args[1])
+		}
+	default:
+		ts.Fatalf("qdrant %s?", args[0])
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ Examples:
 			&cli.IntSliceFlag{Name: "accept", Usage: "accept finding `N` (may be repeated)"},
 			&cli.StringFlag{Name: "reason", Usage: "why it is accepted"},
 			&cli.BoolFlag{Name: "unrecorded", Usage: "accept it without an event, if no daemon of the log can take one"},
-		}, embedderFlags()...),
+		}, slices.Concat(embedderFlags(), qdrantFlags(), placementFlags())...),
 		Action: runRebuild,
 	}
 }
@@ -48,10 +49,11 @@ func runRebuild(c *cli.Context) error {
 	if c.Args().Present() {
 		return cli.Usagef("rebuild takes no argument")
 	}
-	path, err := indexPath(c)
+	t, err := indexTarget(c)
 	if err != nil {
 		return err
 	}
+	path := t.path
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
@@ -88,11 +90,14 @@ func runRebuild(c *cli.Context) error {
 	if err := replaceIndex(c, fresh, path); err != nil {
 		return err
 	}
+	if err := publish(c, t); err != nil {
+		return err
+	}
 	// The cursor file names a snapshot that this index has not applied.
 	if err := os.Remove(cursorPath(c, path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cursor file: %w", err)
 	}
-	fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: index %s made anew: %d events, root %s; the next stream must be a full one\n", path, cursor.TreeSize, cursor.Root)
+	fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: index %s made anew: %d events, root %s; the next stream must be a full one\n", t.name(), cursor.TreeSize, cursor.Root)
 	for _, s := range left {
 		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: left out, since nothing vouches for them: events %d to %d\n", s.First, s.Last)
 	}
@@ -245,6 +250,22 @@ func replaceIndex(c *cli.Context, fresh, path string) error {
 	}
 	if err := durable.SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// publish lets readers see in Qdrant what was made anew there.
+func publish(c *cli.Context, t *target) error {
+	if t.remote == nil {
+		return nil
+	}
+	db, err := openForWriting(c, t.path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.Publish(); err != nil {
+		return fmt.Errorf("%s is made anew, and %s does not show it yet; the next ingest tries again: %w", t.path, t.name(), err)
 	}
 	return nil
 }

@@ -4,15 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
+	"github.com/ghostbridge/ghostbridge/pkg/index/qdrant"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/search"
 	"github.com/ghostbridge/ghostbridge/pkg/systemd"
@@ -28,7 +32,8 @@ has verified the log. Words are looked for in any form, and by others that mean
 the same. Addresses, names with digits, paths, units and text in double quotes
 must be in the event as they stand. Time words ("yesterday evening", "in the
 last hour") become the window, which is shown; --since and --until override it.
-No answer is an empty answer. Where no --index is named, a search that listens
+Their TIME is RFC 3339, a day (2006-01-02), a time of today (15:04), now, today,
+yesterday, or an age such as -15m or -2d. No answer is an empty answer. Where no --index is named, a search that listens
 is asked first.
 
 --like N prints events that are similar to event N, --around N those before and
@@ -47,8 +52,8 @@ Examples:
 		Flags: append([]cli.Flag{
 			indexFlag(),
 			&cli.IntFlag{Name: "n", Value: 10, Usage: "at most `N` hits"},
-			&cli.StringFlag{Name: "since", Usage: "not before `TIME` (RFC 3339)"},
-			&cli.StringFlag{Name: "until", Usage: "before `TIME` (RFC 3339)"},
+			&cli.StringFlag{Name: "since", Usage: "not before `TIME`"},
+			&cli.StringFlag{Name: "until", Usage: "before `TIME`"},
 			&cli.StringSliceFlag{Name: "source", Usage: "of this `SOURCE` (may be repeated)"},
 			&cli.StringSliceFlag{Name: "type", Usage: "of this `TYPE` (may be repeated)"},
 			&cli.StringSliceFlag{Name: "host", Usage: "of this `HOST` (may be repeated)"},
@@ -61,7 +66,7 @@ Examples:
 			&cli.StringFlag{Name: "socket", EnvVars: []string{"GB_SEARCH_SOCKET"}, Value: names.SearchSocket, Usage: "`SOCKET` of a search that listens"},
 			&cli.BoolFlag{Name: "listen", Usage: "answer questions that come through --socket"},
 			&cli.DurationFlag{Name: "idle-exit", Usage: "with --listen: end when nobody has been there for `TIME`"},
-		}, embedderFlags()...),
+		}, slices.Concat(embedderFlags(), qdrantFlags())...),
 		Action: runSearch,
 	}
 }
@@ -91,6 +96,9 @@ func runSearch(c *cli.Context) error {
 	if w := end.Window; w != nil {
 		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: %q is taken for %s; --since and --until say otherwise\n", w.Words, w)
 	}
+	if len(end.Logs) > 0 {
+		return printLogs(c.App.ErrWriter, len(hits), end.Logs)
+	}
 	switch {
 	case end.Finding != "":
 		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: NOT VERIFIED: %s\n", end.Finding)
@@ -100,6 +108,22 @@ func runSearch(c *cli.Context) error {
 		fmt.Fprintln(c.App.ErrWriter, "gb-vecsync: the index is empty")
 	}
 	return nil
+}
+
+// printLogs says what is verified of each log.
+func printLogs(w io.Writer, hits int, logs map[string]search.State) error {
+	var size int64
+	for _, name := range slices.Sorted(maps.Keys(logs)) {
+		st := logs[name]
+		switch {
+		case st.Finding != "":
+			fmt.Fprintf(w, "gb-vecsync: %s is NOT VERIFIED: %s\n", cli.Printable(name), cli.Printable(st.Finding))
+		case st.Verified != nil:
+			size += st.Verified.TreeSize
+		}
+	}
+	_, err := fmt.Fprintf(w, "gb-vecsync: %d hits in %d logs; their indexes have verified %d events (--json names the root of each)\n", hits, len(logs), size)
+	return err
 }
 
 // request is what the flags and arguments ask for.
@@ -118,11 +142,12 @@ func request(c *cli.Context) (search.Request, error) {
 	if r.Limit <= 0 || r.Limit > search.MaxLimit {
 		return r, cli.Usagef("-n %d: want 1 to %d", r.Limit, search.MaxLimit)
 	}
+	now := time.Now()
 	for name, t := range map[string]**time.Time{"since": &r.Since, "until": &r.Until} {
 		if s := c.String(name); s != "" {
-			v, err := time.Parse(time.RFC3339Nano, s)
+			v, err := chain.ParseTime(s, now)
 			if err != nil {
-				return r, cli.Usagef("--%s %q: want an RFC 3339 time", name, s)
+				return r, cli.Usagef("--%s: %w", name, err)
 			}
 			*t = &v
 		}
@@ -145,11 +170,12 @@ func answer(c *cli.Context, r search.Request) ([]search.Hit, *search.End, error)
 			return hits, end, err
 		}
 	}
-	path, err := indexPath(c)
+	open, done, err := opener(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	ix, st, err := openIndex(path)
+	defer done()
+	ix, st, err := open()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,17 +187,42 @@ func answer(c *cli.Context, r search.Request) ([]search.Hit, *search.End, error)
 	return (&search.Searcher{Embedder: e}).Answer(c.Context, ix, r, st)
 }
 
-func openIndex(path string) (index.Reader, search.State, error) {
-	db, err := local.OpenReader(path)
+// opener returns what opens the index that the flags name, as often as it is
+// wanted, and what is to be called in the end.
+func opener(c *cli.Context) (open func() (index.Reader, search.State, error), done func(), err error) {
+	t, err := indexTarget(c)
 	if err != nil {
-		return nil, search.State{}, cli.WithHint(err, "gb-vecsync ingest or gb-vecsync rebuild makes it")
+		return nil, nil, err
 	}
-	st, err := state(db)
+	pool := &indexPool{path: t.path}
+	if t.remote == nil {
+		return pool.open, func() {}, nil
+	}
+	t.remote.Patience = min(t.remote.Patience, askPatience)
+	client, err := qdrant.Dial(*t.remote)
 	if err != nil {
-		return nil, st, errors.Join(err, db.Close())
+		return nil, nil, err
 	}
-	return db, st, nil
+	return func() (index.Reader, search.State, error) {
+		ix, st, err := openRemote(c.Context, client, t.tenant)
+		var down *qdrant.UnavailableError
+		if errors.As(err, &down) {
+			// This host's own log can be searched without.
+			if own, ost, oerr := pool.open(); oerr == nil {
+				if name, oerr := own.(*shared).Published(); oerr != nil || t.tenant != "" && t.tenant != name {
+					own.Close()
+				} else {
+					fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: %s; what follows is from %s, of this log alone\n", cli.Printable(err.Error()), t.path)
+					return own, ost, nil
+				}
+			}
+		}
+		return ix, st, err
+	}, func() { client.Close() }, nil
 }
+
+// askPatience is how long a question waits for a server that does not answer.
+const askPatience = 5 * time.Second
 
 // An indexPool keeps an index open between the questions, as long as nothing took
 // its place.
@@ -224,10 +275,11 @@ func runListen(c *cli.Context) error {
 	if c.Args().Present() {
 		return cli.Usagef("--listen takes no question; questions come through the socket")
 	}
-	path, err := indexPath(c)
+	open, done, err := opener(c)
 	if err != nil {
 		return err
 	}
+	defer done()
 	listeners, err := listeners(c.String("socket"))
 	if err != nil {
 		return err
@@ -239,10 +291,10 @@ func runListen(c *cli.Context) error {
 	logger := cli.Logger(c.App.ErrWriter)
 	var watchdog systemd.Watchdog
 	s := &search.Server{
-		Open:     (&indexPool{path: path}).open,
+		Open:     open,
 		Searcher: search.Searcher{Embedder: e}, Logger: logger, Idle: c.Duration("idle-exit"), Alive: watchdog.Alive,
 	}
-	logger.Info("listening", "index", path, "socket", listeners[0].Addr())
+	logger.Info("listening", "index", c.String("index"), "socket", listeners[0].Addr())
 	if _, err := systemd.Notify("READY=1"); err != nil {
 		logger.Warn("notify", "error", err)
 	}
@@ -267,6 +319,9 @@ func printHit(w io.Writer, h search.Hit, mark, explain bool) error {
 	where := h.Source + " " + h.Type
 	if h.Host != "" {
 		where = h.Host + " " + where
+	}
+	if h.Log != "" && h.Log != h.Host {
+		where = h.Log + ": " + where
 	}
 	if h.Subject != "" {
 		where += " " + h.Subject

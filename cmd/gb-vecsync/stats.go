@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
+	"github.com/ghostbridge/ghostbridge/pkg/index/qdrant"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 )
@@ -30,6 +33,20 @@ type stats struct {
 	Findings  []vecsync.Finding `json:"findings"`
 	Verified  bool              `json:"verified"`
 	*lag
+	Qdrant *qdrantStats `json:"qdrant,omitempty"`
+}
+
+// A qdrantStats is what Qdrant holds, of one log or of several.
+type qdrantStats struct {
+	Address   string   `json:"address"`
+	Version   string   `json:"version,omitempty"` // of the server
+	Logs      []string `json:"logs"`              // that are in it
+	Events    int64    `json:"events"`            // of this log, or of all
+	Points    int64    `json:"points"`
+	Templates int64    `json:"templates"`
+	Pending   int64    `json:"pending"`
+	Refused   int      `json:"refused"` // records that it did not take
+	Error     string   `json:"error,omitempty"`
 }
 
 // A lag is how far the index is behind the log.
@@ -48,7 +65,8 @@ func statsCommand() *cli.Command {
 		Usage: "say what the index holds and whether it is sound",
 		Description: `Prints the number of events, the age of the newest, the cursor and the tamper
 findings, and how far the index is behind the log: that of the system, or the
-one that --log names. Each fault says what to do.
+one that --log names. Each fault says what to do. With Qdrant, the index's own
+state says how far it is; where there is none, what Qdrant holds of all logs.
 
 Exit code 3 if a finding stands, 1 if an event is in the log and not in the
 index for more than ten seconds.
@@ -56,17 +74,21 @@ index for more than ten seconds.
 Example:
 
    gb-vecsync stats --index I --log L`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			indexFlag(),
 			&cli.StringFlag{Name: "log", EnvVars: []string{"GB_LOG"}, Usage: "the log's `DIR` (default for the system's index: " + names.LogDir + ")"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},
-		},
+		}, qdrantFlags()...),
 		Action: func(c *cli.Context) error {
-			path, err := indexPath(c)
+			t, err := indexTarget(c)
 			if err != nil {
 				return err
 			}
+			path := t.path
 			db, err := local.OpenReader(path)
+			if t.remote != nil && errors.Is(err, fs.ErrNotExist) {
+				return remoteStats(c, t)
+			}
 			if err != nil {
 				return cli.WithHint(err, "gb-vecsync ingest or gb-vecsync rebuild makes it")
 			}
@@ -76,12 +98,17 @@ Example:
 				return err
 			}
 			dir := c.String("log")
-			if dir == "" && path == names.IndexFile {
+			if dir == "" && (path == names.IndexFile || path == names.QdrantStateFile) {
 				dir = names.LogDir
 			}
 			if dir != "" {
 				if err := s.compare(dir, time.Now()); err != nil {
 					return fmt.Errorf("log %s: %w", dir, err)
+				}
+			}
+			if t.remote != nil {
+				if err := s.askQdrant(c, t, db); err != nil {
+					return err
 				}
 			}
 			s.Healthy = len(s.Faults) == 0
@@ -97,6 +124,70 @@ Example:
 			return nil
 		},
 	}
+}
+
+// ask asks Qdrant what it holds.
+func (q *qdrantStats) ask(c *cli.Context, t *target, tenant string) error {
+	t.remote.Patience = min(t.remote.Patience, askPatience)
+	client, err := qdrant.Dial(*t.remote)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	q.Address, q.Logs = t.remote.Address(), []string{}
+	if q.Version, err = client.Version(c.Context); err != nil {
+		return err
+	}
+	r, err := qdrant.OpenReader(c.Context, client, tenant)
+	if err != nil {
+		return err
+	}
+	for name := range r.States() {
+		q.Logs = append(q.Logs, name)
+	}
+	slices.Sort(q.Logs)
+	totals, err := r.Totals()
+	q.Events, q.Points, q.Templates, q.Pending = totals.Events, totals.Points, totals.Templates, totals.Pending
+	return err
+}
+
+// askQdrant compares what Qdrant holds of this log with its state.
+func (s *stats) askQdrant(c *cli.Context, t *target, db *local.DB) error {
+	owner, err := t.owner()
+	if err != nil {
+		return err
+	}
+	refused, err := db.Refusals()
+	if err != nil {
+		return err
+	}
+	s.Qdrant = &qdrantStats{Refused: len(refused)}
+	if n := len(refused); n > 0 {
+		s.Faults = append(s.Faults, fmt.Sprintf("qdrant did not take %d records, as %s %s: %s; gb-vecsync rebuild sends them again", n, refused[0].Kind, refused[0].ID, refused[0].Reason))
+	}
+	err = s.Qdrant.ask(c, t, owner)
+	var none *qdrant.NoneError
+	switch {
+	case errors.As(err, &none) && s.Events == 0:
+	case errors.As(err, &none):
+		s.Faults = append(s.Faults, err.Error()+", and the state holds events: the next ingest sends all of it, or gb-vecsync rebuild")
+	case err != nil:
+		s.Faults = append(s.Faults, err.Error()+"; events wait in the log, searches on this host go to the state")
+		s.Qdrant.Error = err.Error()
+	case s.Qdrant.Events != s.Events || s.Qdrant.Points+int64(len(refused)) < s.Points:
+		s.Faults = append(s.Faults, fmt.Sprintf("qdrant holds %d events in %d points, the state %d in %d: gb-vecsync rebuild makes it anew", s.Qdrant.Events, s.Qdrant.Points, s.Events, s.Points))
+	}
+	return nil
+}
+
+// remoteStats prints what Qdrant holds, where no log is indexed on this host.
+func remoteStats(c *cli.Context, t *target) error {
+	s := &stats{Faults: []string{}, Findings: []vecsync.Finding{}, Verified: true, Healthy: true, Qdrant: new(qdrantStats)}
+	if err := s.Qdrant.ask(c, t, t.tenant); err != nil {
+		return err
+	}
+	s.Events, s.Points, s.Templates, s.Pending = s.Qdrant.Events, s.Qdrant.Points, s.Qdrant.Templates, s.Qdrant.Pending
+	return s.print(c)
 }
 
 func readStats(db *local.DB, now time.Time) (*stats, error) {
@@ -179,6 +270,9 @@ func (s *stats) print(c *cli.Context) error {
 	}
 	if s.Newest != nil {
 		fmt.Fprintf(w, "newest    %s (%s ago)\n", s.Newest.Format(time.RFC3339), time.Duration(s.Age*float64(time.Second)).Round(time.Second))
+	}
+	if q := s.Qdrant; q != nil && q.Error == "" {
+		fmt.Fprintf(w, "qdrant    %s, version %s: %d events in %d points, of %d kinds of lines; logs: %s\n", q.Address, cli.Printable(q.Version), q.Events, q.Points, q.Templates, cli.Printable(strings.Join(q.Logs, ", ")))
 	}
 	if s.lag != nil {
 		behind := "all in the index"

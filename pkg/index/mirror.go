@@ -16,15 +16,16 @@ import (
 // There is one transaction at a time: Open, any number of Put, then of Drop, and
 // Publish.
 type Mirror interface {
-	// Open says that the index file of some name is about to change the mirror.
-	// whole asks for all that the file holds, since the mirror has nothing of it.
-	// published is what the last Publish of this file has made true.
-	Open(ctx context.Context, file string, published bool) (whole bool, err error)
+	// Open says that the index file of some name, of the log with a verifier key
+	// ("" if that is not known yet), is about to change the mirror. as is what the last Publish of this file has returned, "" before. whole
+	// asks for all that the file holds, since the mirror has nothing of it.
+	Open(ctx context.Context, file, log, as string) (whole bool, err error)
 	Put(ctx context.Context, r Record) error
 	Drop(ctx context.Context, r Ref) error
 	// Publish makes what was put durable, then seen, and returns what was not
-	// taken in. published says that readers now see this file.
-	Publish(ctx context.Context, h Head) (refused []Refused, published bool, err error)
+	// taken in. as is the name by which readers now see this file, "" if they
+	// do not.
+	Publish(ctx context.Context, h Head) (refused []Refused, as string, err error)
 }
 
 // A Record is one of the kinds below.
@@ -115,6 +116,7 @@ type Head struct {
 	Newest   time.Time // zero if there is none
 	Embedder string
 	Pending  int64
+	Log      string // verifier key of the log
 	State    []byte // what the index has verified, JSON
 }
 

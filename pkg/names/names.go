@@ -23,6 +23,7 @@ const (
 	VectorsSubvolume = "@blockchain-vectors"
 	VectorsDir       = "/var/lib/blockchain-vectors"
 	IndexFile        = VectorsDir + "/index.db"
+	QdrantStateFile  = VectorsDir + "/qdrant-state.db" // of an index in Qdrant
 
 	StateDir     = "/var/lib/ghostbridge"
 	KeysDir      = StateDir + "/keys"

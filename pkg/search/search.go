@@ -31,6 +31,7 @@ type Hit struct {
 	Source      string       `json:"source"`
 	Type        string       `json:"type"`
 	Subject     string       `json:"subject,omitempty"`
+	Log         string       `json:"log,omitempty"` // that the indexes are of, where the index holds several
 	Host        string       `json:"host"`
 	Severity    string       `json:"severity"`
 	Actor       string       `json:"actor,omitempty"`
@@ -59,8 +60,17 @@ type Verified struct {
 // A State is what the index says of the log: how far it is verified, or why
 // not.
 type State struct {
-	Verified *Verified
-	Finding  string
+	Verified *Verified        `json:"verified"`
+	Finding  string           `json:"finding,omitempty"`
+	Logs     map[string]State `json:"logs,omitempty"` // of each, where the index holds several
+}
+
+// of returns the state of one log.
+func (s *State) of(log string) State {
+	if log == "" {
+		return *s
+	}
+	return s.Logs[log]
 }
 
 // ErrNoQuestion says that a question has no word to look for.
@@ -137,7 +147,8 @@ func (s *Searcher) Search(ctx context.Context, ix index.Reader, a Ask, st State)
 	}
 	for i := range out.Hits {
 		h := &out.Hits[i]
-		h.Verified, h.Finding = st.Verified, st.Finding
+		of := st.of(h.Log)
+		h.Verified, h.Finding = of.Verified, of.Finding
 		if !a.Explain {
 			h.Why = nil
 		}
@@ -200,7 +211,7 @@ func (s *Searcher) queryVector(ctx context.Context, ix index.Reader, text string
 // hits makes hits of ranked templates: those of one group on one host are one,
 // as far as they match alike.
 func (s *Searcher) hits(ctx context.Context, ix index.Reader, list []ranked, a Ask) ([]Hit, error) {
-	type key struct{ group, host, source, typ string }
+	type key struct{ group, log, host, source, typ string }
 	at := make(map[key]int)
 	best := make(map[key]float64)
 	var hits []Hit
@@ -224,7 +235,7 @@ func (s *Searcher) hits(ctx context.Context, ix index.Reader, list []ranked, a A
 		})
 		for _, sum := range sums {
 			c := &part[of[sum.Template]]
-			k := key{c.Group, sum.Host, sum.Source, sum.Type}
+			k := key{c.Group, sum.Log, sum.Host, sum.Source, sum.Type}
 			if i, ok := at[k]; ok {
 				if c.Score >= 0.95*best[k] {
 					hits[i].merge(&sum)
@@ -245,7 +256,7 @@ func (s *Searcher) hits(ctx context.Context, ix index.Reader, list []ranked, a A
 }
 
 func hitOf(s *index.Summary, group string) Hit {
-	h := Hit{Template: group, Source: s.Source, Type: s.Type, Host: s.Host, Severity: s.Severity.String(), Count: s.Count, First: s.First, Last: s.Last}
+	h := Hit{Template: group, Log: s.Log, Source: s.Source, Type: s.Type, Host: s.Host, Severity: s.Severity.String(), Count: s.Count, First: s.First, Last: s.Last}
 	h.show(&s.Newest)
 	for _, o := range s.Occurrences {
 		h.Occurrences = append(h.Occurrences, Occurrence{o.Index, o.Time})
@@ -337,19 +348,19 @@ func (s *Searcher) byValues(ctx context.Context, ix index.Reader, q Question, va
 		}
 		return by[b.ID][0].Time.Compare(by[a.ID][0].Time)
 	})
-	type key struct{ group, host, source, typ string }
+	type key struct{ group, log, host, source, typ string }
 	at := make(map[key]int)
 	var hits []Hit
 	for _, c := range list {
 		for _, e := range by[c.ID] {
-			k := key{c.Group, e.Host, e.Source, e.Type}
+			k := key{c.Group, e.Log, e.Host, e.Source, e.Type}
 			i, ok := at[k]
 			if !ok {
 				if len(hits) >= a.Limit {
 					continue
 				}
 				why := c.why
-				h := Hit{Score: 1 + c.Score, Template: c.Group, Source: e.Source, Type: e.Type, Host: e.Host, Severity: e.Severity.String(),
+				h := Hit{Score: 1 + c.Score, Template: c.Group, Log: e.Log, Source: e.Source, Type: e.Type, Host: e.Host, Severity: e.Severity.String(),
 					First: e.Time, Last: e.Time, Why: &why, More: more}
 				h.show(&e)
 				i, at[k] = len(hits), len(hits)

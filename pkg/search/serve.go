@@ -43,10 +43,11 @@ const (
 
 // An End says how an answer ended.
 type End struct {
-	Hits     int       `json:"hits"`
-	Verified *Verified `json:"verified"` // null while a finding stands, or if the index is empty
-	Finding  string    `json:"finding,omitempty"`
-	Window   *Window   `json:"window,omitempty"` // what the question's time words were taken for
+	Hits     int              `json:"hits"`
+	Verified *Verified        `json:"verified"` // null while a finding stands, or if the index is empty
+	Finding  string           `json:"finding,omitempty"`
+	Window   *Window          `json:"window,omitempty"` // what the question's time words were taken for
+	Logs     map[string]State `json:"logs,omitempty"`   // where the index holds several: of each
 }
 
 // A Failure is an answer that is none.
@@ -124,7 +125,7 @@ func (s *Searcher) Answer(ctx context.Context, ix index.Reader, r Request, st St
 	if err != nil {
 		return nil, nil, err
 	}
-	return found.Hits, &End{Hits: len(found.Hits), Verified: st.Verified, Finding: st.Finding, Window: found.Window}, nil
+	return found.Hits, &End{Hits: len(found.Hits), Verified: st.Verified, Finding: st.Finding, Window: found.Window, Logs: st.Logs}, nil
 }
 
 // A Server answers requests. It opens the index for each one, so that an index

@@ -77,12 +77,14 @@ type Options struct {
 	// Mirror gets all that is committed, before it is; may be nil.
 	Mirror index.Mirror
 	// Unmirrored is told why a change of the state alone could not be told the
-	// mirror; the next one tries again. May be nil.
-	Unmirrored func(error)
-	// State makes what the mirror tells of the state; may be nil.
+	// mirror. If it returns nil the change is kept all the same, and the mirror is
+	// told with the next one. May be nil.
+	Unmirrored func(error) error
+	// State makes what the mirror tells of the state, and the log's verifier key;
+	// may be nil.
 	State func(interface {
 		Get(key string) ([]byte, error)
-	}) ([]byte, error)
+	}) (state []byte, log string, err error)
 	// Progress is called now and then while a commit is mirrored; may be nil.
 	Progress func(done, of int)
 }
@@ -172,6 +174,15 @@ func create(path string) error {
 	// The last connection to close brings the write-ahead log into the file.
 	if err := errors.Join(d.create(), d.Close()); err != nil {
 		return err
+	}
+	// A write-ahead log that is left of a file that somebody has deleted would be
+	// taken for the new file's, and bring the old one back.
+	for _, of := range []string{tmp, path} {
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Remove(of + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return err

@@ -62,21 +62,49 @@ func (x *tx) mirror() error {
 	err := x.reflect(ctx)
 	if err != nil && x.ch.empty() {
 		if x.d.o.Unmirrored != nil {
-			x.d.o.Unmirrored(err)
+			return x.d.o.Unmirrored(err)
 		}
 		return nil
 	}
 	return err
 }
 
-func (x *tx) reflect(ctx context.Context) error {
-	m := x.d.o.Mirror
-	var file string
-	var published bool
-	if err := x.tx.QueryRow("SELECT (SELECT value FROM meta WHERE key = 'file'), EXISTS (SELECT 1 FROM meta WHERE key = 'published')").Scan(&file, &published); err != nil {
+// Published returns the name by which the mirror shows this index, "" if it does
+// not.
+func (d *DB) Published() (string, error) { return d.metaText("published") }
+
+// Publish tells the mirror what it was not told yet.
+func (d *DB) Publish() error {
+	t, err := d.Begin()
+	if err != nil {
 		return err
 	}
-	whole, err := m.Open(ctx, file, published)
+	defer t.Rollback()
+	x := t.(*tx)
+	if x.ch == nil {
+		return nil
+	}
+	if err := x.settle(); err != nil {
+		return x.wrap(err)
+	}
+	if err := x.reflect(context.Background()); err != nil {
+		return x.wrap(err)
+	}
+	x.ch = nil
+	return x.Commit()
+}
+
+func (x *tx) reflect(ctx context.Context) error {
+	m := x.d.o.Mirror
+	var file, as string
+	if err := x.tx.QueryRow("SELECT (SELECT value FROM meta WHERE key = 'file'), coalesce((SELECT value FROM meta WHERE key = 'published'), '')").Scan(&file, &as); err != nil {
+		return err
+	}
+	head, err := x.head()
+	if err != nil {
+		return err
+	}
+	whole, err := m.Open(ctx, file, head.Log, as)
 	if err != nil {
 		return err
 	}
@@ -91,10 +119,6 @@ func (x *tx) reflect(ctx context.Context) error {
 	if err := x.drop(ctx, m); err != nil {
 		return err
 	}
-	head, err := x.head()
-	if err != nil {
-		return err
-	}
 	refused, now, err := m.Publish(ctx, head)
 	if err != nil {
 		return err
@@ -102,8 +126,8 @@ func (x *tx) reflect(ctx context.Context) error {
 	if err := x.refuse(refused, whole); err != nil {
 		return err
 	}
-	if now && !published {
-		_, err = x.tx.Exec("INSERT OR REPLACE INTO meta VALUES ('published', 1)")
+	if now != "" && now != as {
+		_, err = x.tx.Exec("INSERT OR REPLACE INTO meta VALUES ('published', ?)", now)
 	}
 	return err
 }
@@ -431,7 +455,7 @@ func (x *tx) head() (index.Head, error) {
 	}
 	h.Embedder = space(embedder)
 	if x.d.o.State != nil {
-		h.State, err = x.d.o.State(txState{x})
+		h.State, h.Log, err = x.d.o.State(txState{x})
 	}
 	return h, err
 }

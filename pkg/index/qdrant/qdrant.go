@@ -81,6 +81,7 @@ type Client struct {
 	conn        *qdrant.GrpcClient
 	points      qdrant.PointsClient
 	collections qdrant.CollectionsClient
+	callTime    time.Duration
 	sleep       func(context.Context, time.Duration) error
 
 	mu      sync.Mutex
@@ -114,7 +115,7 @@ func Dial(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("qdrant %s: %w", o.Address(), err)
 	}
-	return &Client{o: o, conn: conn, points: conn.Points(), collections: conn.Collections(), sleep: pause}, nil
+	return &Client{o: o, conn: conn, points: conn.Points(), collections: conn.Collections(), callTime: callTime, sleep: pause}, nil
 }
 
 // Close closes the connection.
@@ -200,7 +201,7 @@ func (c *Client) do(ctx context.Context, doing string, f func(ctx context.Contex
 	deadline := time.Now().Add(c.o.Patience)
 	wait := firstPause
 	for {
-		call, cancel := context.WithTimeout(ctx, callTime)
+		call, cancel := context.WithTimeout(ctx, c.callTime)
 		err := f(call)
 		cancel()
 		switch {
@@ -293,7 +294,10 @@ const (
 	keyData    = "data"
 )
 
-const kindHead = "head"
+const (
+	kindHead  = "head"
+	kindReady = "ready" // says that a part which readers do not see yet is whole
+)
 
 // indexes are the payload's keys with an index, made before anything is stored.
 var indexes = []struct {

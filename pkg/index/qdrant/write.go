@@ -81,8 +81,39 @@ func (e *TakenError) Hint() string {
 	return "give each log a --tenant of its own; if that file is gone for good, gb-vecsync rebuild takes the tenant over"
 }
 
+// An OtherLogError says that another log has the tenant: exit code 2.
+type OtherLogError struct{ Address, Tenant, Log string }
+
+func (e *OtherLogError) Error() string {
+	return fmt.Sprintf("qdrant %s: tenant %q is of another log, %s", e.Address, e.Tenant, e.Log)
+}
+
+// ExitCode is that of wrong configuration.
+func (e *OtherLogError) ExitCode() int { return 2 }
+
+// Hint says what to do.
+func (e *OtherLogError) Hint() string { return "give each log a --tenant of its own" }
+
+// A RenamedError says that a state file is another tenant's: exit code 2.
+type RenamedError struct{ Now, Before string }
+
+func (e *RenamedError) Error() string {
+	return fmt.Sprintf("the state file is of tenant %q, not of %q", e.Before, e.Now)
+}
+
+// ExitCode is that of wrong configuration.
+func (e *RenamedError) ExitCode() int { return 2 }
+
+// Hint says what to do.
+func (e *RenamedError) Hint() string {
+	return fmt.Sprintf("--tenant %s names the one that it is of; another log needs another --state", e.Before)
+}
+
 // Open implements index.Mirror.
-func (w *Writer) Open(ctx context.Context, file string, published bool) (whole bool, err error) {
+func (w *Writer) Open(ctx context.Context, file, log, as string) (whole bool, err error) {
+	if as != "" && as != w.o.Tenant {
+		return false, &RenamedError{Now: w.o.Tenant, Before: as}
+	}
 	w.points, w.refs, w.bytes, w.drops, w.refused, w.accepted = nil, nil, 0, nil, nil, 0
 	if !w.ready {
 		if err := w.prepare(ctx); err != nil {
@@ -101,13 +132,23 @@ func (w *Writer) Open(ctx context.Context, file string, published bool) (whole b
 		return false, err
 	}
 	w.before = ""
+	if head != nil && head.Log != "" && log != "" && head.Log != log {
+		return false, &OtherLogError{w.c.o.Address(), w.o.Tenant, head.Log}
+	}
 	switch {
 	case head != nil && head.part == w.part:
 		return false, nil
-	case head != nil && published && !w.o.Hold:
+	case head != nil && as != "" && !w.o.Hold:
 		return false, &TakenError{w.c.o.Address(), w.o.Tenant, head.part}
 	case head != nil:
 		w.before = head.part
+	}
+	if !w.o.Hold {
+		// Held back, and whole?
+		ready, err := w.get(ctx, w.collection, readyID(w.part))
+		if err != nil || ready != nil {
+			return false, err
+		}
 	}
 	// What a transaction that failed has left is not of this one.
 	return true, w.clear(ctx, w.part)
@@ -205,21 +246,43 @@ func headID(tenant string) *qdrant.PointId {
 	return qdrant.NewID(index.NewID("qdrant-head", tenant).String())
 }
 
-// head returns a tenant's, nil if there is none.
+func readyID(part string) *qdrant.PointId {
+	return qdrant.NewID(index.NewID("qdrant-ready", part).String())
+}
+
+// head returns the tenant's, nil if there is none.
 func (w *Writer) head(ctx context.Context, collection string) (*head, error) {
-	var h *head
-	err := w.c.do(ctx, "read the head of "+w.o.Tenant, func(ctx context.Context) error {
-		r, err := w.c.points.Get(ctx, &qdrant.GetPoints{CollectionName: collection, Ids: []*qdrant.PointId{headID(w.o.Tenant)}, WithPayload: qdrant.NewWithPayload(true)})
+	p, err := w.get(ctx, collection, headID(w.o.Tenant))
+	if err != nil || p == nil {
+		return nil, err
+	}
+	return parseHead(p.Payload), nil
+}
+
+// get returns one point, nil if it is not there.
+func (w *Writer) get(ctx context.Context, collection string, id *qdrant.PointId) (p *qdrant.RetrievedPoint, err error) {
+	err = w.c.do(ctx, "read the head of "+w.o.Tenant, func(ctx context.Context) error {
+		r, err := w.c.points.Get(ctx, &qdrant.GetPoints{CollectionName: collection, Ids: []*qdrant.PointId{id}, WithPayload: qdrant.NewWithPayload(true)})
 		if err == nil && len(r.GetResult()) > 0 {
-			h = parseHead(r.Result[0].Payload)
+			p = r.Result[0]
 		}
 		return err
 	})
-	return h, err
+	return p, err
+}
+
+// upsert stores one point without vectors.
+func (w *Writer) upsert(ctx context.Context, doing string, id *qdrant.PointId, payload map[string]*qdrant.Value) error {
+	return w.c.do(ctx, doing, func(ctx context.Context) error {
+		_, err := w.c.points.Upsert(ctx, &qdrant.UpsertPoints{CollectionName: w.collection, Wait: qdrant.PtrOf(true),
+			Points: []*qdrant.PointStruct{{Id: id, Payload: payload, Vectors: qdrant.NewVectorsMap(nil)}}})
+		return err
+	})
 }
 
 func parseHead(p map[string]*qdrant.Value) *head {
 	h := &head{tenant: text(p, "name"), part: text(p, "part")}
+	h.Log = text(p, "log")
 	h.Events, h.Embedder, h.Pending = number(p, "events"), text(p, "embedder"), number(p, "waiting")
 	if n := number(p, "newest_event"); n != 0 {
 		h.Newest = time.Unix(0, n).UTC()
@@ -447,39 +510,34 @@ func (w *Writer) store(ctx context.Context, points []*qdrant.PointStruct, refs [
 }
 
 // Publish implements index.Mirror.
-func (w *Writer) Publish(ctx context.Context, h index.Head) ([]index.Refused, bool, error) {
+func (w *Writer) Publish(ctx context.Context, h index.Head) ([]index.Refused, string, error) {
 	if err := w.dropAll(ctx); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	if w.o.Hold {
-		return w.refused, false, nil
+		return w.refused, "", w.upsert(ctx, "store "+w.part, readyID(w.part), map[string]*qdrant.Value{keyTenant: valueOf(w.part), keyKind: valueOf(kindReady)})
 	}
 	payload := map[string]*qdrant.Value{
 		keyKind: valueOf(kindHead), "version": valueOf(int64(version)), "name": valueOf(w.o.Tenant), "part": valueOf(w.part), "events": valueOf(h.Events),
-		"embedder": valueOf(h.Embedder), "waiting": valueOf(h.Pending), "state": valueOf(string(h.State)),
+		"embedder": valueOf(h.Embedder), "waiting": valueOf(h.Pending), "log": valueOf(h.Log), "state": valueOf(string(h.State)),
 	}
 	if !h.Newest.IsZero() {
 		payload["newest_event"] = valueOf(h.Newest.UnixNano())
 	}
-	err := w.c.do(ctx, "store the head of "+w.o.Tenant, func(ctx context.Context) error {
-		_, err := w.c.points.Upsert(ctx, &qdrant.UpsertPoints{CollectionName: w.collection, Wait: qdrant.PtrOf(true),
-			Points: []*qdrant.PointStruct{{Id: headID(w.o.Tenant), Payload: payload, Vectors: qdrant.NewVectorsMap(nil)}}})
-		return err
-	})
-	if err != nil {
-		return nil, false, err
+	if err := w.upsert(ctx, "store the head of "+w.o.Tenant, headID(w.o.Tenant), payload); err != nil {
+		return nil, "", err
 	}
 	if err := w.alias(ctx); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	if w.before != "" && w.before != w.part {
 		// Nobody sees it any more.
 		if err := w.clear(ctx, w.before); err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 	}
 	w.before = ""
-	return w.refused, true, nil
+	return w.refused, w.o.Tenant, nil
 }
 
 // alias makes the alias name this collection, unless it names another one with
