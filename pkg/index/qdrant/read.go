@@ -542,7 +542,9 @@ func (p *passing) learn(ctx context.Context, list []index.ID) error {
 		}
 	}
 	for _, id := range list {
-		p.known[id] = p.known[id] // false is known as well
+		if !p.known[id] {
+			p.known[id] = false // known as well
+		}
 	}
 	return nil
 }
