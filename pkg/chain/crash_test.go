@@ -349,7 +349,7 @@ func (d *disk) clone(rnd *rand.Rand) *disk {
 
 // open opens the log on d.
 func (c *crashLog) open(d *disk) (*Log, error) {
-	ef, err := readEpochFile(&diskHandle{d, epochKeyFile, d.keys}, layout.EpochKeyName(c.created.Origin))
+	ef, err := readEpochFile(&diskHandle{d, epochKeyFile, d.keys}, layout.EpochKeyName(c.created.Origin), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -465,7 +465,7 @@ func (c *crashLog) check(d *disk) error {
 			return fmt.Errorf("a checkpoint over %d events was signed that the log, of %d, does not fit", cp.Size, tree.Size())
 		}
 	}
-	ef, err := readEpochFile(&diskHandle{d, epochKeyFile, d.keys}, layout.EpochKeyName(c.created.Origin))
+	ef, err := readEpochFile(&diskHandle{d, epochKeyFile, d.keys}, layout.EpochKeyName(c.created.Origin), nil)
 	if err != nil {
 		return err
 	}

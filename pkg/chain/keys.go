@@ -24,7 +24,8 @@ import (
 // Keys is what a log's writer keeps outside of the log, in a directory of its
 // own below the keys directory, named by the log key:
 //
-//	log.key       the log key, as golang.org/x/mod/sumdb/note writes it
+//	log.key       the log key, as golang.org/x/mod/sumdb/note writes it,
+//	              unless it is a credential
 //	epoch.key     the epoch key, two slots of 4 KiB
 //	last          size and root of the last checkpoint signed here: a pin
 //	              against a log that was put back to an earlier state
@@ -42,9 +43,6 @@ const (
 	logKeyFile   = "log.key"
 	epochKeyFile = "epoch.key"
 	lastFile     = "last"
-
-	// credentialsLogKey is the name of the log key in $CREDENTIALS_DIRECTORY.
-	credentialsLogKey = "gb-chain-log.key"
 )
 
 // KeysID returns the name of a log's directory below the keys directory.
@@ -107,14 +105,22 @@ func existing(path string) string {
 
 // createKeys makes the directory for a new log's keys and stores them.
 func createKeys(keysDir string, log, epoch *merkle.Signer) (*Keys, error) {
+	cred, err := readCredentials()
+	if err != nil {
+		return nil, err
+	}
+	if cred.logKey != nil {
+		return nil, &configError{fmt.Errorf("credential %s is the key of a log that there was: two logs under one key contradict each other", filepath.Join(cred.dir, CredentialLogKey)),
+			"take it away; the new log has a key of its own"}
+	}
 	dir := filepath.Join(keysDir, KeysID(log.Verifier()))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, keysError(err)
 	}
-	if err := durable.Replace(filepath.Join(dir, logKeyFile), []byte(log.Secret()+"\n"), 0o600); err != nil {
+	if err := durable.Replace(filepath.Join(dir, logKeyFile), logKeyText(log, cred.seal), 0o600); err != nil {
 		return nil, keysError(err)
 	}
-	ef, err := createEpochFile(filepath.Join(dir, epochKeyFile), epoch)
+	ef, err := createEpochFile(filepath.Join(dir, epochKeyFile), epoch, cred.seal)
 	if err != nil {
 		return nil, keysError(err)
 	}
@@ -133,30 +139,27 @@ func keysError(err error) error {
 }
 
 // openKeys opens the keys of the log with the given public log key. The log
-// key itself may come from $CREDENTIALS_DIRECTORY instead.
+// key itself may come from $CREDENTIALS_DIRECTORY instead, and so may what
+// opens sealed ones.
 func openKeys(keysDir string, logKey merkle.Verifier) (*Keys, error) {
+	cred, err := readCredentials()
+	if err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(keysDir, KeysID(logKey))
 	file := filepath.Join(dir, logKeyFile)
-	if cred := os.Getenv("CREDENTIALS_DIRECTORY"); cred != "" {
-		if _, err := os.Stat(filepath.Join(cred, credentialsLogKey)); err == nil {
-			file = filepath.Join(cred, credentialsLogKey)
-		}
-	}
-	secret, err := os.ReadFile(file)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &configError{fmt.Errorf("log key %s: %w", logKey, err), "name the directory that holds this log's keys with --keys or GB_KEYS"}
-		}
+	signer := cred.logKey
+	if signer != nil {
+		file = filepath.Join(cred.dir, CredentialLogKey)
+	} else if signer, err = readLogKey(file, logKey, cred.seal); errors.Is(err, fs.ErrNotExist) {
+		return nil, &configError{fmt.Errorf("log key %s: %w", logKey, err), "name the directory that holds this log's keys with --keys or GB_KEYS"}
+	} else if err != nil {
 		return nil, keysError(err)
-	}
-	signer, err := merkle.ParseSecret(string(secret))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if signer.Verifier().String() != logKey.String() {
 		return nil, fmt.Errorf("%s is the key %s, the log's is %s", file, signer.Verifier(), logKey)
 	}
-	ef, err := openEpochFile(filepath.Join(dir, epochKeyFile), layout.EpochKeyName(logKey.Name()))
+	ef, err := openEpochFile(filepath.Join(dir, epochKeyFile), layout.EpochKeyName(logKey.Name()), cred.seal)
 	if err != nil {
 		return nil, keysError(err)
 	}
@@ -208,7 +211,8 @@ func (l lastInDir) save(c merkle.Checkpoint) error {
 // key that the log knows.
 //
 // A slot is slotMagic, the epoch's number (8 bytes, big endian), the seed (32
-// bytes), the SHA-256 of all this, and zeros.
+// bytes), the SHA-256 of all this, and zeros. With a sealing key it is
+// slotMagicSealed, and in place of the seed stands what the sealer made of it.
 //
 // BUG: overwriting in place erases nothing on a file system that moves data
 // (btrfs without NOCOW, log-structured ones) nor within flash memory that
@@ -216,7 +220,8 @@ func (l lastInDir) save(c merkle.Checkpoint) error {
 // no snapshot has it.
 type epochFile struct {
 	f     slotFile
-	name  string // of the keys
+	name  string  // of the keys
+	seal  *sealer // for what is written; nil for none
 	slots [2]*epochSlot
 }
 
@@ -236,9 +241,11 @@ type epochSlot struct {
 const (
 	slotSize  = 4096
 	slotMagic = "GBEPOCH1"
+
+	slotMagicSealed = "GBEPOCH2"
 )
 
-func createEpochFile(path string, first *merkle.Signer) (*epochFile, error) {
+func createEpochFile(path string, first *merkle.Signer, seal *sealer) (*epochFile, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -246,7 +253,7 @@ func createEpochFile(path string, first *merkle.Signer) (*epochFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &epochFile{f: fileAppender{f}, name: first.Verifier().Name()}
+	e := &epochFile{f: fileAppender{f}, name: first.Verifier().Name(), seal: seal}
 	// NOCOW must be set while the file is empty; other file systems refuse it
 	// and need it not.
 	if flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
@@ -272,12 +279,12 @@ func (e *epochFile) begin(first *merkle.Signer) error {
 	return e.write(0, &epochSlot{0, first})
 }
 
-func openEpochFile(path, name string) (*epochFile, error) {
+func openEpochFile(path, name string, seal *sealer) (*epochFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	e, err := readEpochFile(fileAppender{f}, name)
+	e, err := readEpochFile(fileAppender{f}, name, seal)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -285,8 +292,8 @@ func openEpochFile(path, name string) (*epochFile, error) {
 	return e, nil
 }
 
-func readEpochFile(f slotFile, name string) (*epochFile, error) {
-	e := &epochFile{f: f, name: name}
+func readEpochFile(f slotFile, name string, seal *sealer) (*epochFile, error) {
+	e := &epochFile{f: f, name: name, seal: seal}
 	var err error
 	for i := range e.slots {
 		if e.slots[i], err = e.read(i); err != nil {
@@ -303,16 +310,34 @@ func (e *epochFile) read(i int) (*epochSlot, error) {
 	if _, err := e.f.ReadAt(b, int64(i)*slotSize); err != nil {
 		return nil, fmt.Errorf("slot %d: %w", i, err)
 	}
-	const body = len(slotMagic) + 8 + 32
+	const head = len(slotMagic) + 8
+	seedSize, sealed := 32, bytes.HasPrefix(b, []byte(slotMagicSealed))
+	if sealed {
+		seedSize += sealOverhead
+	}
+	body := head + seedSize
 	sum := sha256.Sum256(b[:body])
-	if !bytes.HasPrefix(b, []byte(slotMagic)) || !bytes.Equal(sum[:], b[body:body+len(sum)]) {
+	if !sealed && !bytes.HasPrefix(b, []byte(slotMagic)) || !bytes.Equal(sum[:], b[body:body+len(sum)]) {
 		return nil, nil
 	}
-	key, err := merkle.KeyFromSeed(e.name, [32]byte(b[len(slotMagic)+8:]))
+	number := int64(binary.BigEndian.Uint64(b[len(slotMagic):]))
+	seed := b[head:body]
+	if sealed {
+		var err error
+		if seed, err = e.seal.open(seed, e.purpose(number)); err != nil {
+			return nil, err
+		}
+	}
+	key, err := merkle.KeyFromSeed(e.name, [32]byte(seed))
 	if err != nil {
 		return nil, err
 	}
-	return &epochSlot{int64(binary.BigEndian.Uint64(b[len(slotMagic):])), key}, nil
+	return &epochSlot{number, key}, nil
+}
+
+// purpose is what the seed of an epoch is sealed for.
+func (e *epochFile) purpose(number int64) string {
+	return fmt.Sprintf("ghostbridge epoch key\n%s\n%d", e.name, number)
 }
 
 // write overwrites slot i in place with s, or with zeros if s is nil, and
@@ -320,11 +345,15 @@ func (e *epochFile) read(i int) (*epochSlot, error) {
 func (e *epochFile) write(i int, s *epochSlot) error {
 	b := make([]byte, slotSize)
 	if s != nil {
-		n := copy(b, slotMagic)
+		array := s.key.Seed()
+		magic, seed := slotMagic, array[:]
+		if e.seal != nil {
+			magic, seed = slotMagicSealed, e.seal.seal(seed, e.purpose(s.number))
+		}
+		n := copy(b, magic)
 		binary.BigEndian.PutUint64(b[n:], uint64(s.number))
-		seed := s.key.Seed()
 		n += 8
-		n += copy(b[n:], seed[:])
+		n += copy(b[n:], seed)
 		sum := sha256.Sum256(b[:n])
 		copy(b[n:], sum[:])
 	}

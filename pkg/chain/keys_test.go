@@ -125,62 +125,6 @@ func TestOldKeyIsOverwrittenOnBtrfs(t *testing.T) {
 	}
 }
 
-// $CREDENTIALS_DIRECTORY may hold the log key; an epoch key there is not
-// looked at, since it could not be destroyed.
-func TestLogKeyFromCredentials(t *testing.T) {
-	dir, keys := filepath.Join(t.TempDir(), "log"), t.TempDir()
-	made, err := Create(dir, "cred.example/log", keys, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := filepath.Join(keys, KeysID(made.LogKey))
-	cred := t.TempDir()
-	t.Setenv("CREDENTIALS_DIRECTORY", cred)
-	if err := os.Rename(filepath.Join(own, logKeyFile), filepath.Join(cred, credentialsLogKey)); err != nil {
-		t.Fatal(err)
-	}
-	l, err := Open(dir, keys, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	appendOne(t, l, "signed with the credential")
-	if err := l.RotateKey(); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	// The epoch key in the credentials: refused, whatever the file is called.
-	epoch := data(t, filepath.Join(own, epochKeyFile))
-	if err := os.Remove(filepath.Join(own, epochKeyFile)); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{epochKeyFile, "gb-chain-epoch.key"} {
-		if err := os.WriteFile(filepath.Join(cred, name), epoch, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if l, err := Open(dir, keys, Options{}); err == nil {
-		l.release()
-		t.Error("an epoch key is taken from the credentials")
-	}
-	if err := os.WriteFile(filepath.Join(own, epochKeyFile), epoch, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// Another log's key is refused.
-	other, err := merkle.NewKey("cred.example/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(cred, credentialsLogKey), []byte(other.Secret()+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if l, err := Open(dir, keys, Options{}); err == nil {
-		l.release()
-		t.Error("another key is taken for the log's")
-	}
-}
-
 // A slot of any content is read as a key or as empty, never as an error that
 // keeps the log from being opened while the other slot is good.
 func FuzzSlotsNeverHideTheGoodOne(f *testing.F) {
@@ -201,14 +145,14 @@ func FuzzSlotsNeverHideTheGoodOne(f *testing.F) {
 		if _, err := e.f.WriteAt(slot, slotSize); err != nil {
 			t.Fatal(err)
 		}
-		read, err := readEpochFile(e.f, e.name)
+		read, err := readEpochFile(e.f, e.name, nil)
 		if err != nil || read.find(key.Verifier()) != 0 {
 			t.Fatalf("the good slot is hidden: %v", err)
 		}
 		// A file cut short is an error, not a panic.
 		if cut >= 0 && cut < 2*slotSize {
 			d.keys.data = d.keys.data[:cut:cut]
-			if _, err := readEpochFile(e.f, e.name); err == nil {
+			if _, err := readEpochFile(e.f, e.name, nil); err == nil {
 				t.Error("a file that is cut short is read")
 			}
 		}
