@@ -98,24 +98,50 @@ func stands(c *cli.Context, logKey merkle.Verifier) ([]chain.Stand, error) {
 // maxPin bounds what a server may answer: a checkpoint with many signatures.
 const maxPin = 64 << 10
 
+// pinClient fetches pins. Nobody between may turn a fetch that was to be
+// encrypted into one that is not.
+var pinClient = &http.Client{
+	Timeout: 10 * time.Second, // with the body
+	CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+			return fmt.Errorf("is sent on to %s, without encryption", req.URL.Redacted())
+		}
+		if len(via) >= 5 {
+			return errors.New("is sent on more than five times")
+		}
+		return nil
+	},
+}
+
+// An unreachableError is of a server that may answer another time.
+type unreachableError struct{ error }
+
+func (e *unreachableError) Unwrap() error { return e.error }
+func (e *unreachableError) ExitCode() int { return cli.ExitTryAgain }
+func (e *unreachableError) Hint() string {
+	return "without the pin nothing was verified; try again, or name a copy of it in a file"
+}
+
 func get(ctx context.Context, url string) ([]byte, error) {
-	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
-	defer stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, cli.Usagef("%w", err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := pinClient.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, &unreachableError{err}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+		err := fmt.Errorf("%s: %s", url, resp.Status)
+		if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+			err = &unreachableError{err}
+		}
+		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxPin+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", url, err)
+		return nil, &unreachableError{fmt.Errorf("%s: %w", url, err)}
 	}
 	if len(data) > maxPin {
 		return nil, fmt.Errorf("%s: longer than %d bytes", url, maxPin)

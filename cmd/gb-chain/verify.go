@@ -121,7 +121,9 @@ func printReport(c *cli.Context, r *chain.Report) error {
 	if !r.KeyPinned {
 		fmt.Fprintf(&b, "the key is the log's own word: %s (--vkey names the one that you expect)\n", r.Key)
 	}
-	if len(r.Pins) == 0 {
+	if len(r.Pins) == 0 && len(c.StringSlice("pin")) > 0 {
+		b.WriteString("rollback not excluded: the log agrees with no pin\n")
+	} else if len(r.Pins) == 0 {
 		b.WriteString("rollback not excluded: no outside pin was given (--pin)\n")
 	} else {
 		fmt.Fprintf(&b, "pins agreed with: %s\n", strings.Join(r.Pins, ", "))
