@@ -126,7 +126,8 @@ in
         Type = "notify";
         User = "gb-log";
         ExecStartPre = "${bin "gb-chain"} init --recovery-file ${run}/recovery/key";
-        ExecStart = "${bin "gb-chain"} serve";
+        # It has no network; checkpoints are offered by blockchain-witness.service.
+        ExecStart = "${bin "gb-chain"} serve --witnesses=";
         WatchdogSec = "1min";
         TimeoutStartSec = "10min";
         # The writer's unit is read from /proc/PID/cgroup and recorded.
@@ -138,6 +139,36 @@ in
       Install = {
         WantedBy = "multi-user.target";
         Also = "blockchain-log.socket";
+      };
+    };
+
+    "blockchain-witness.service" = {
+      comment = "Offers checkpoints to the witnesses on other hosts. Off unless somebody turns it on.";
+      Unit = patient // {
+        Description = "GhostBridge: the log's checkpoints to its witnesses";
+        Documentation = "man:gb-chain(1)";
+        Wants = "network-online.target";
+        After = "network-online.target blockchain-log.service";
+        RequiresMountsFor = "${timing} ${state}";
+      };
+      Service = sandbox // always // defaults // {
+        Type = "exec";
+        User = "gb-witness";
+        SupplementaryGroups = "ghostbridge";
+        ExecStart = "${bin "gb-chain"} witness offer --follow";
+        IPAddressDeny = "";
+        PrivateNetwork = false;
+        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+        RestartSec = "10s";
+        # Who adds a witness, prunes, or asks where one stands reads it.
+        StateDirectory = "ghostbridge/witness";
+        StateDirectoryMode = "0755";
+        UMask = "0022";
+      };
+      Install = {
+        WantedBy = "multi-user.target";
+        # For packaging/debian/build: the package does not enable it.
+        X-GhostBridge-Optional = true;
       };
     };
 
@@ -447,6 +478,7 @@ in
     "# May connect to the log's socket."
     "g gb-writers - -"
     ''u gb-log - "GhostBridge log" ${timing} -''
+    ''u gb-witness - "GhostBridge offers to witnesses" - -''
     ''u gb-journal - "GhostBridge recorder of the journal" - -''
     ''u gb-index - "GhostBridge index" ${vectors} -''
     ''u gb-search - "GhostBridge search" - -''

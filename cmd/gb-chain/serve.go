@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"runtime/debug"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
@@ -59,6 +61,9 @@ func runServe(c *cli.Context) error {
 	listeners, err := listeners(c.String("socket"))
 	if err != nil {
 		return errors.Join(err, l.Close())
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(chain.MemoryLimit)
 	}
 	logger := cli.Logger(c.App.ErrWriter)
 	logger.Info("serving", "log", c.String("log"), "origin", l.Keyring().Created.Origin, "size", l.Size(), "socket", listeners[0].Addr())

@@ -58,6 +58,7 @@ func TestPipeline(t *testing.T) {
 		})
 	}
 	phase("install", func(t *testing.T) { install(t, c, old) })
+	phase("witness", func(t *testing.T) { witnessed(t, c) })
 	phase("search", func(t *testing.T) { searchable(t, c) })
 	phase("idle", func(t *testing.T) { idle(t, c) })
 	phase("kills", func(t *testing.T) { kills(t, c) })
@@ -123,7 +124,7 @@ func install(t *testing.T, c *container, deb string) {
 	for _, u := range []string{
 		"btrfs-snapshot.timer", "btrfs-snapshot.service", "btrfs-vector-sync.path", "btrfs-vector-sync.service", "gb-vecsync.socket", "gb-vecsync@.service",
 		"blockchain-log.socket", "blockchain-log.service", "blockchain-journal.service", "blockchain-search.socket", "blockchain-search.service",
-		"blockchain-rotate.timer", "blockchain-rotate.service",
+		"blockchain-rotate.timer", "blockchain-rotate.service", "blockchain-witness.service",
 	} {
 		if !slices.Contains(units, u) {
 			t.Errorf("the package has no %s", u)

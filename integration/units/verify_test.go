@@ -24,6 +24,7 @@ var ceilings = map[string]string{
 	"blockchain-journal.service": "15",
 	"blockchain-rotate.service":  "15",
 	"blockchain-search.service":  "15",
+	"blockchain-witness.service": "16", // the host's network
 	"gb-vecsync@.service":        "15",
 	"btrfs-snapshot.service":     "50",
 	"btrfs-vector-sync.service":  "50",
@@ -218,6 +219,7 @@ func TestPaths(t *testing.T) {
 		{"gb-vecsync.socket", "Socket", "ListenStream", names.VecsyncSocket},
 		{"blockchain-search.socket", "Socket", "ListenStream", names.SearchSocket},
 		{"gb-vecsync@.service", "Service", "ReadWritePaths", names.VectorsDir},
+		{"blockchain-witness.service", "Service", "StateDirectory", strings.TrimPrefix(names.WitnessDir, "/var/lib/")},
 		{"btrfs-vector-sync.path", "Path", "DirectoryNotEmpty", names.RunDir + "/pending"},
 	} {
 		if got := units[c.unit].get(c.section, c.key); got != c.want {

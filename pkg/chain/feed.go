@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
@@ -148,6 +149,14 @@ type feeder struct {
 	// control is asked first about each line, if it is set; a line that it
 	// takes ends the batch and is not counted.
 	control func(line []byte) (taken bool, err error)
+
+	// long is called once for a line longer than r's buffer, before the rest
+	// of it is read, if it is set; its error ends reading.
+	long func() error
+
+	// parsing is held while a line longer than veryLong is parsed, if it is
+	// set: that can take several times the line's length in memory.
+	parsing *sync.Mutex
 }
 
 // next returns the next batch, and the error that ended it after its drafts.
@@ -203,6 +212,12 @@ func (f *feeder) draft(line []byte) (d event.Draft, ok bool, err error) {
 			return d, false, err
 		}
 	}
+	if f.parsing != nil && len(line) > veryLong {
+		f.parsing.Lock()
+		defer f.parsing.Unlock()
+		f.p = event.Parser{} // and forgets its scratch space
+		defer func() { f.p = event.Parser{} }()
+	}
 	d, err = f.p.Parse(line)
 	return d, err == nil, err
 }
@@ -221,6 +236,10 @@ func (f *feeder) readLine() ([]byte, error) {
 		case len(line) > event.MaxInput:
 			f.line++
 			return nil, &LineError{f.line, fmt.Errorf("longer than %d bytes", event.MaxInput)}
+		case f.long != nil && len(line) == len(part):
+			if err := f.long(); err != nil {
+				return nil, err
+			}
 		}
 	}
 }

@@ -31,9 +31,14 @@ type Server struct {
 	Writers Writers
 	Logger  *slog.Logger
 
-	// QueueBytes bounds what waits to be written; producers above it wait.
-	// 16 MiB if 0.
+	// QueueBytes bounds what waits to be written; producers above it wait,
+	// users in turns. 16 MiB if 0.
 	QueueBytes int64
+
+	// Connections bounds the connections; one above it is told to come back
+	// later (code 75). A user other than root and the daemon's own may have a
+	// quarter of them. 2,048 if 0.
+	Connections int
 
 	// Signed is called after each checkpoint, on the committer's goroutine;
 	// it must not block. May be nil.
@@ -43,15 +48,21 @@ type Server struct {
 	// not to hang in a write; it must not block. May be nil.
 	Alive func()
 
+	room  *gate      // what is in queue
+	large *gate      // lines that are longer than a connection's buffer
+	parse sync.Mutex // one very long line at a time
+
 	mu     sync.Mutex
+	conns  int                // connections
+	users  map[uint32]int     // connections of each uid
 	open   map[*producer]bool // connections whose peer is known
 	queue  []*request
-	queued int64      // bytes in queue
-	room   *sync.Cond // on mu: queued went down, or closing
 	wake   chan struct{}
 	alone  chan alone
 	ended  chan struct{} // closed when the committer has ended
 	closed bool
+
+	lineTimeout time.Duration // the constant, unless a test says otherwise
 }
 
 // alone is a call that needs the Log to itself, without a checkpoint being
@@ -64,15 +75,31 @@ type alone struct {
 // A request is one batch of one connection on its way to the log.
 type request struct {
 	batch *Batch
+	uid   uint32
 	bytes int64
 	done  chan error
 }
 
+// What the daemon has in memory is bounded whatever its producers send, in
+// each connection by two buffers of connBuffer (what was read, and the batch
+// made of it), in all by Connections of them, by largeLines lines that are
+// longer than that, and by what one of these needs while it is parsed: all in
+// all not much more than MemoryLimit.
 const (
-	defaultQueueBytes = 16 << 20
-	checkpointEvery   = time.Second
-	groupEvents       = 4096
+	defaultQueueBytes  = 16 << 20
+	defaultConnections = 2048
+	connBuffer         = 32 << 10
+	largeLines         = 4
+	veryLong           = 1 << 20          // bytes of a line of which one is parsed at a time
+	lineTimeout        = 10 * time.Second // in which a line longer than connBuffer must come
+
+	checkpointEvery = time.Second
+	groupEvents     = 4096
 )
+
+// MemoryLimit is what a daemon should give the garbage collector as its limit
+// (runtime/debug.SetMemoryLimit).
+const MemoryLimit = 384 << 20
 
 // Serve accepts producers on ls until ctx is cancelled; then it stops reading,
 // writes what has been read, and returns. It also returns, with an error, when
@@ -81,7 +108,15 @@ func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
 	if s.QueueBytes <= 0 {
 		s.QueueBytes = defaultQueueBytes
 	}
-	s.room = sync.NewCond(&s.mu)
+	if s.Connections <= 0 {
+		s.Connections = defaultConnections
+	}
+	if s.lineTimeout <= 0 {
+		s.lineTimeout = lineTimeout
+	}
+	s.room = newGate(s.QueueBytes, 0)
+	s.large = newGate(largeLines*event.MaxInput, event.MaxInput)
+	s.users = make(map[uint32]int)
 	s.wake = make(chan struct{}, 1)
 	s.alone = make(chan alone)
 	s.ended = make(chan struct{})
@@ -103,11 +138,19 @@ func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
 			for {
 				conn, err := l.Accept()
 				if err != nil {
-					if reading.Err() == nil {
-						s.Logger.Error("accept", "error", err)
-						drop()
+					if reading.Err() != nil {
+						return
 					}
-					return
+					s.Logger.Error("accept", "error", err)
+					if !passes(err) {
+						drop()
+						return
+					}
+					select {
+					case <-reading.Done():
+					case <-time.After(100 * time.Millisecond):
+					}
+					continue
 				}
 				conns.Go(func() { s.serveConn(reading, conn) })
 			}
@@ -123,6 +166,17 @@ func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
 	return <-committed
 }
 
+// passes says whether an error of accept is of a moment: another connection
+// may be accepted later.
+func passes(err error) bool {
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // commitLoop is the only user of the Log. It ends after stop is closed and the
 // queue is empty, or when the log can't be written.
 func (s *Server) commitLoop(stop <-chan struct{}) error {
@@ -135,10 +189,11 @@ func (s *Server) commitLoop(stop <-chan struct{}) error {
 		s.closed = true
 		left := s.queue
 		s.queue = nil
-		s.room.Broadcast()
 		s.mu.Unlock()
+		s.room.close()
+		s.large.close()
 		for _, r := range left {
-			r.done <- errors.New("the log is closed")
+			r.done <- errLogClosed
 		}
 		if publishing {
 			err = errors.Join(err, (<-published)())
@@ -235,11 +290,8 @@ func (s *Server) commit() error {
 			batches[i] = r.batch
 		}
 		err := s.Log.Append(batches...)
-		s.mu.Lock()
-		s.queued -= bytes
-		s.room.Broadcast()
-		s.mu.Unlock()
 		for _, r := range group {
+			s.room.leave(r.uid, r.bytes)
 			if r.batch.Stored < len(r.batch.Drafts) && r.batch.Err == nil && err != nil {
 				r.done <- err
 			} else {
@@ -255,20 +307,20 @@ func (s *Server) commit() error {
 	}
 }
 
-// submit queues a batch and returns when it is written. It waits while the
-// queue is full.
+// submit queues a batch of size bytes and returns when it is written. It waits
+// while the queue is full.
 func (s *Server) submit(b *Batch, size int64) error {
-	r := &request{batch: b, bytes: size, done: make(chan error, 1)}
-	s.mu.Lock()
-	for s.queued > 0 && s.queued+size > s.QueueBytes && !s.closed {
-		s.room.Wait()
+	uid := b.Peer.UID
+	if err := s.room.enter(uid, size, nil); err != nil {
+		return err
 	}
+	r := &request{batch: b, uid: uid, bytes: size, done: make(chan error, 1)}
+	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return errors.New("the log is closed")
+		return errLogClosed
 	}
 	s.queue = append(s.queue, r)
-	s.queued += size
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -280,17 +332,25 @@ func (s *Server) submit(b *Batch, size int64) error {
 // serveConn serves one producer.
 func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
-	// When the server ends, reading ends; what was read is still answered.
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	// When the server ends, reading ends; what was read is still answered, to
+	// who reads the answers.
+	stop := context.AfterFunc(ctx, func() {
+		conn.SetReadDeadline(time.Unix(1, 0))
+		conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	})
 	defer stop()
-	w := bufio.NewWriter(conn)
 	peer, err := peerOf(conn)
 	if err != nil {
 		s.Logger.Error("producer", "error", err)
 		return
 	}
-	p := &producer{server: s, peer: peer, w: w, ctx: ctx, ended: make(chan struct{}), feed: feeder{r: bufio.NewReaderSize(conn, 64<<10), o: FeedOptions{Peer: peer}}}
-	p.feed.control = p.control
+	p := &producer{server: s, peer: peer, conn: conn, w: bufio.NewWriterSize(conn, 512), ctx: ctx, ended: make(chan struct{})}
+	if err := s.count(peer.UID); err != nil {
+		p.answer(record.Ack{Error: err.Error(), Code: 75})
+		return
+	}
+	defer s.uncount(peer.UID)
+	p.feed = feeder{r: bufio.NewReaderSize(conn, connBuffer), o: FeedOptions{Peer: peer}, control: p.control, long: p.long, parsing: &s.parse}
 	s.enter(p)
 	defer s.leave(p)
 	err = p.run()
@@ -307,6 +367,30 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		ack.Code = coded.ExitCode()
 	}
 	p.answer(ack)
+}
+
+// count counts a connection of uid, unless there are too many.
+func (s *Server) count(uid uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns >= s.Connections {
+		return fmt.Errorf("%d connections are open, and more are not taken", s.conns)
+	}
+	if n := s.users[uid]; uid != 0 && int(uid) != os.Getuid() && n >= s.Connections/4 {
+		return fmt.Errorf("uid %d has %d connections open, and more are not taken", uid, n)
+	}
+	s.conns++
+	s.users[uid]++
+	return nil
+}
+
+func (s *Server) uncount(uid uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns--
+	if s.users[uid]--; s.users[uid] == 0 {
+		delete(s.users, uid)
+	}
 }
 
 func (s *Server) enter(p *producer) {
@@ -353,22 +437,64 @@ func (s *Server) awaitOthers(p *producer) error {
 type producer struct {
 	server   *Server
 	peer     event.Peer
+	conn     net.Conn
 	w        *bufio.Writer
 	ctx      context.Context
 	ended    chan struct{} // closed when all that it sent is stored or refused
 	feed     feeder
 	receipts bool
 	pending  []func() error // controls that stand behind the batch being read
+	holds    bool           // of the memory for long lines, until the batch is stored
+}
+
+// long is called when a line turns out longer than connBuffer, before more of
+// it is read, and waits until there is memory for it. From then on the line
+// must come, since others wait for its memory.
+func (p *producer) long() error {
+	if !p.server.Writers.any(p.peer.UID) {
+		return &configError{fmt.Errorf("uid %d may not write events", p.peer.UID), ""}
+	}
+	if err := p.server.large.enter(p.peer.UID, event.MaxInput, p.ctx.Done()); err != nil {
+		return err
+	}
+	p.holds = true
+	p.deadline(time.Now().Add(p.server.lineTimeout))
+	return nil
+}
+
+// deadline sets until when something must be read, unless the server ends.
+func (p *producer) deadline(t time.Time) {
+	p.conn.SetReadDeadline(t)
+	if p.ctx.Err() != nil {
+		p.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// release gives the memory of a long line back.
+func (p *producer) release() {
+	if p.holds {
+		p.holds = false
+		p.server.large.leave(p.peer.UID, event.MaxInput)
+	}
 }
 
 func (p *producer) run() error {
+	defer p.release()
 	for {
 		b, lines, err := p.feed.next()
+		if errors.Is(err, os.ErrDeadlineExceeded) && p.ctx.Err() == nil {
+			return &busyError{fmt.Errorf("a line longer than %d bytes did not come within %s", connBuffer, p.server.lineTimeout), ""}
+		}
+		if p.holds {
+			p.deadline(time.Time{})
+		}
 		if len(b.Drafts) > 0 {
 			if serr := p.store(b, lines); serr != nil {
 				return serr
 			}
 		}
+		b = nil
+		p.release()
 		for _, c := range p.pending {
 			if cerr := c(); cerr != nil {
 				return cerr

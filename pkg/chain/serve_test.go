@@ -3,6 +3,7 @@
 package chain
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -299,11 +300,10 @@ func TestFullQueueMakesProducersWait(t *testing.T) {
 			finished.Add(1)
 		})
 	}
-	queued := func() int64 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.queued
+	for deadline := time.Now().Add(20 * time.Second); f.syncs.Load() == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
+	queued := func() int64 { return s.room.inUse() }
 	for deadline := time.Now().Add(20 * time.Second); queued() < limit/2 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
@@ -404,5 +404,138 @@ func TestFailedSyncEndsTheDaemon(t *testing.T) {
 	data, err := os.ReadFile(dir + "/" + layout.Checkpoint)
 	if err != nil || strings.Contains(string(data), "\n3\n") {
 		t.Errorf("a checkpoint was signed over what may be lost: %s, %v", data, err)
+	}
+}
+
+// One user's connections, with lines that never end, keep nobody else from
+// writing, short lines or long.
+func TestUnendingLinesOfAnother(t *testing.T) {
+	require.Root(t)
+	l, dir := newLogIn(t)
+	s := &Server{Log: l, Writers: Writers{4001: {"*"}, 4002: {"*"}}, Connections: 400, lineTimeout: time.Hour}
+	socket, stop := serveLog(t, s)
+	if c, err := record.Dial(t.Context(), socket, record.Hello{}); err != nil {
+		t.Fatal(err)
+	} else {
+		c.Close()
+	}
+	const hostile = 100 // the quarter that a user may have
+	for range hostile {
+		conn := dialAs(t, 4001, socket)
+		if _, err := io.WriteString(conn, `{"source":"demo","type":"t","message":"`+strings.Repeat("x", 2*connBuffer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.large.inUse() < (largeLines-1)*event.MaxInput && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	conn := dialAs(t, 4001, socket)
+	if answer, _ := io.ReadAll(conn); !strings.Contains(string(answer), "100 connections open") || !strings.Contains(string(answer), `"code":75`) {
+		t.Errorf("one connection more is told %q", answer)
+	}
+	other := dialAs(t, 4002, socket)
+	answers := bufio.NewReader(other)
+	other.SetDeadline(time.Now().Add(time.Minute))
+	for k, line := range []string{
+		string(lineOf("demo", "short")),
+		`{"source":"demo","type":"t","data":{"x":"` + strings.Repeat("x", 8<<20) + `"}}`,
+		string(lineOf("demo", "short again")),
+	} {
+		if _, err := io.WriteString(other, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := answers.ReadString('\n'); err != nil || answer != fmt.Sprintf("{\"first\":%d,\"last\":%d}\n", k+1, k+1) {
+			t.Fatalf("line %d: %q, %v", k, answer, err)
+		}
+	}
+	if used := s.large.inUse(); used != (largeLines-1)*event.MaxInput {
+		t.Errorf("%d bytes are held for long lines", used)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(eventsOf(t, dir)); n != 4 {
+		t.Errorf("%d events", n)
+	}
+	if s.large.inUse() != 0 || s.room.inUse() != 0 || s.conns != 0 || len(s.users) != 0 {
+		t.Errorf("left: %d, %d, %d connections, %v", s.large.inUse(), s.room.inUse(), s.conns, s.users)
+	}
+}
+
+// A long line that does not come gives its memory back, and its producer is
+// told; one that pauses between lines is not disturbed.
+func TestSlowLine(t *testing.T) {
+	l, dir := newLogIn(t)
+	s := &Server{Log: l, lineTimeout: 200 * time.Millisecond}
+	socket, stop := serveLog(t, s)
+	dial := func() (net.Conn, *bufio.Reader) {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		return conn, bufio.NewReader(conn)
+	}
+	slow, answers := dial()
+	io.WriteString(slow, string(lineOf("demo", "before"))+"\n"+`{"source":"demo","message":"`+strings.Repeat("x", 2*connBuffer))
+	all, err := io.ReadAll(answers)
+	if err != nil || !strings.HasPrefix(string(all), "{\"first\":1,\"last\":1}\n") || !strings.Contains(string(all), "did not come within") || !strings.Contains(string(all), `"code":75`) {
+		t.Errorf("a line that does not come is answered %q, %v", all, err)
+	}
+	fine, answers := dial()
+	for range 2 {
+		long := `{"source":"demo","type":"t","data":{"x":"` + strings.Repeat("x", 2*connBuffer) + `"}}` + "\n"
+		io.WriteString(fine, long)
+		if answer, err := answers.ReadString('\n'); err != nil || !strings.HasPrefix(answer, `{"first":`) {
+			t.Fatalf("%q, %v", answer, err)
+		}
+		time.Sleep(2 * s.lineTimeout)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(eventsOf(t, dir)); n != 4 || s.large.inUse() != 0 {
+		t.Errorf("%d events, %d bytes held", n, s.large.inUse())
+	}
+}
+
+// Who reads no answers keeps the daemon from nothing, not from ending either.
+func TestProducerThatReadsNoAnswers(t *testing.T) {
+	l, dir := newLogIn(t)
+	socket, stop := serveLog(t, &Server{Log: l})
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.(*net.UnixConn).SetReadBuffer(1)
+	// Its answers fill the socket; then the daemon reads no more of it.
+	line := append(lineOf("demo", "x"), '\n')
+	stuck := 0
+	for k := 0; k < 100_000; k++ {
+		conn.SetWriteDeadline(time.Now().Add(time.Second))
+		if _, err := conn.Write(line); err != nil {
+			stuck = k
+			break
+		}
+		if k < 20_000 {
+			runtime.Gosched() // many small batches
+		}
+	}
+	t.Logf("stuck behind %d events", stuck)
+	c, err := record.Dial(t.Context(), socket, record.Hello{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Append([][]byte{lineOf("demo", "another")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(eventsOf(t, dir)); n < 3 {
+		t.Errorf("%d events", n)
 	}
 }

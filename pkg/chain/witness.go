@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
@@ -126,7 +127,7 @@ func (w *Witnesses) Remove(which string) error {
 }
 
 func (w *Witnesses) change(edit func([]Witness) ([]Witness, error)) error {
-	if err := os.MkdirAll(w.dir, 0o755); err != nil {
+	if err := makeDir(w.dir); err != nil {
 		return witnessError(err)
 	}
 	lock, err := durable.TryLock(w.dir)
@@ -159,6 +160,34 @@ func (w *Witnesses) change(edit func([]Witness) ([]Witness, error)) error {
 	return durable.Replace(filepath.Join(w.dir, witnessesFile), b.Bytes(), 0o644)
 }
 
+// makeDir makes a directory. One that root makes belongs to whom the directory
+// above belongs: the user who offers checkpoints writes into what root has
+// made by adding a witness.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(parent)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	return os.Lchown(dir, int(owner.Uid), int(owner.Gid))
+}
+
 func witnessError(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return &configError{fmt.Errorf("witnesses: %w", err), "run as root, or name a directory of your own with --witnesses or GB_WITNESSES"}
@@ -188,7 +217,7 @@ func (w *Witnesses) save(s WitnessState) error {
 		return err
 	}
 	file := w.stateFile(s.Witness)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	if err := makeDir(filepath.Dir(file)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file+".tmp", append(data, '\n'), 0o644); err != nil {

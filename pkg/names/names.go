@@ -107,7 +107,7 @@ var Units = []string{
 	"btrfs-snapshot.timer", "btrfs-snapshot.service",
 	"btrfs-vector-sync.path", "btrfs-vector-sync.service",
 	"gb-vecsync.socket", "gb-vecsync@.service",
-	"blockchain-log.socket", "blockchain-log.service",
+	"blockchain-log.socket", "blockchain-log.service", "blockchain-witness.service",
 	"blockchain-journal.service", "blockchain-dbus.service", "blockchain-ovs.service",
 	"blockchain-search.socket", "blockchain-search.service",
 	"blockchain-rotate.timer", "blockchain-rotate.service",
