@@ -30,6 +30,10 @@ durable. Who may write which source is in a file that belongs to root:
 root and the daemon's own user may write everything, others nothing without
 it. A checkpoint is signed once a second when there is something new.
 
+Producers that send more than can be written wait, users in turns. The daemon
+takes at most 1,280 connections (a user other than root a quarter of them) and
+384 MiB, whatever is sent.
+
 Started by systemd it serves the sockets that it was started with, says when it
 is ready, and feeds the watchdog.
 

@@ -31,7 +31,8 @@ the log's origin and its public key (gb-chain key).
 
 Every checkpoint is offered to every witness, by the daemon, by append where it
 writes the log itself, or by witness offer --follow where the daemon has no
-network. None waits for a witness.
+network, as under systemd: systemctl enable --now blockchain-witness.service.
+None waits for a witness.
 
 Example:
 

@@ -150,7 +150,11 @@ type feeder struct {
 	// takes ends the batch and is not counted.
 	control func(line []byte) (taken bool, err error)
 
-	// long is called once for a line longer than r's buffer, before the rest
+	// src is what r reads, if r's buffer is to grow to connBuffer when much
+	// comes at once.
+	src io.Reader
+
+	// long is called once for a line longer than connBuffer, before the rest
 	// of it is read, if it is set; its error ends reading.
 	long func() error
 
@@ -186,7 +190,9 @@ func (f *feeder) next() (*Batch, []int64, error) {
 			if ok {
 				b.Drafts = append(b.Drafts, d)
 				lines = append(lines, f.line)
-				size += len(line)
+				if size += len(line); size > f.r.Size()/2 {
+					f.grow()
+				}
 			}
 		}
 		if err != nil {
@@ -194,6 +200,16 @@ func (f *feeder) next() (*Batch, []int64, error) {
 		}
 	}
 	return b, lines, nil
+}
+
+// grow makes the buffer larger, and says whether it was not large already.
+func (f *feeder) grow() bool {
+	if f.src == nil || f.r.Size() >= connBuffer {
+		return false
+	}
+	left, _ := f.r.Peek(f.r.Buffered())
+	f.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(left)), f.src), connBuffer)
+	return true
 }
 
 // buffered says whether a whole line can be had without waiting.
@@ -225,6 +241,7 @@ func (f *feeder) draft(line []byte) (d event.Draft, ok bool, err error) {
 // readLine returns the next line, newly allocated, without its newline.
 func (f *feeder) readLine() ([]byte, error) {
 	var line []byte
+	long := false
 	for {
 		part, err := f.r.ReadSlice('\n')
 		line = append(line, part...)
@@ -236,7 +253,9 @@ func (f *feeder) readLine() ([]byte, error) {
 		case len(line) > event.MaxInput:
 			f.line++
 			return nil, &LineError{f.line, fmt.Errorf("longer than %d bytes", event.MaxInput)}
-		case f.long != nil && len(line) == len(part):
+		case f.grow():
+		case f.long != nil && !long:
+			long = true
 			if err := f.long(); err != nil {
 				return nil, err
 			}

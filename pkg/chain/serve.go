@@ -37,7 +37,7 @@ type Server struct {
 
 	// Connections bounds the connections; one above it is told to come back
 	// later (code 75). A user other than root and the daemon's own may have a
-	// quarter of them. 2,048 if 0.
+	// quarter of them. 1,280 if 0.
 	Connections int
 
 	// Signed is called after each checkpoint, on the committer's goroutine;
@@ -87,8 +87,9 @@ type request struct {
 // all not much more than MemoryLimit.
 const (
 	defaultQueueBytes  = 16 << 20
-	defaultConnections = 2048
-	connBuffer         = 32 << 10
+	defaultConnections = 1280     // a thousand, and some
+	connStart          = 4 << 10  // what an idle connection has
+	connBuffer         = 64 << 10 // what one may come to
 	largeLines         = 4
 	veryLong           = 1 << 20          // bytes of a line of which one is parsed at a time
 	lineTimeout        = 10 * time.Second // in which a line longer than connBuffer must come
@@ -350,7 +351,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		return
 	}
 	defer s.uncount(peer.UID)
-	p.feed = feeder{r: bufio.NewReaderSize(conn, connBuffer), o: FeedOptions{Peer: peer}, control: p.control, long: p.long, parsing: &s.parse}
+	p.feed = feeder{r: bufio.NewReaderSize(conn, connStart), src: conn, o: FeedOptions{Peer: peer}, control: p.control, long: p.long, parsing: &s.parse}
 	s.enter(p)
 	defer s.leave(p)
 	err = p.run()

@@ -426,10 +426,16 @@ func TestUnendingLinesOfAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); s.large.inUse() < (largeLines-1)*event.MaxInput && time.Now().Before(deadline); {
+	counted := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.users[4001]
+	}
+	for deadline := time.Now().Add(20 * time.Second); (counted() < hostile || s.large.inUse() < (largeLines-1)*event.MaxInput) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	conn := dialAs(t, 4001, socket)
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	if answer, _ := io.ReadAll(conn); !strings.Contains(string(answer), "100 connections open") || !strings.Contains(string(answer), `"code":75`) {
 		t.Errorf("one connection more is told %q", answer)
 	}
