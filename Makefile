@@ -129,6 +129,7 @@ bench: test-deps build
 bench-search:
 	$(GO) run ./integration/bench/search
 	$(GO) run ./integration/bench/search -questions heldout.txt
+	$(GO) run ./integration/bench/search -questions fresh.txt
 
 # The word vectors that the search has built in, from the manual pages of Debian packages (apt-get download).
 vectors:

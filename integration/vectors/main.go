@@ -1,7 +1,8 @@
 // Vectors trains the word vectors that pkg/embed has built in, from manual
-// pages of Debian packages, and writes them with a manifest of their sources.
+// pages of Debian packages, and writes them with a manifest of their sources;
+// and the synonyms, from WordNet.
 //
-//	vectors [-cache DIR] [-out FILE] [-manifest FILE]
+//	vectors [-cache DIR] [-out FILE] [-synonyms FILE] [-manifest FILE] [-only-synonyms]
 //
 // It asks apt for the packages in packages.txt, unpacks their manual pages
 // without installing anything, and counts which words stand near each other.
@@ -37,15 +38,66 @@ var packageList string
 func main() {
 	cache := flag.String("cache", filepath.Join(os.TempDir(), "gb-vectors"), "`DIR` for the packages")
 	out := flag.String("out", "pkg/embed/vectors.bin", "`FILE` to write")
+	syn := flag.String("synonyms", "pkg/embed/synonyms.bin", "`FILE` to write the synonyms to")
+	only := flag.Bool("only-synonyms", false, "make the synonyms alone, for the vectors that are there")
 	manifest := flag.String("manifest", "pkg/embed/vectors.manifest", "`FILE` to write the sources to")
 	flag.Parse()
-	if err := run(*cache, *out, *manifest); err != nil {
+	var err error
+	if *only {
+		err = onlySynonyms(*cache, *out, *syn, *manifest)
+	} else {
+		err = run(*cache, *out, *syn, *manifest)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "vectors:", err)
 		os.Exit(1)
 	}
 }
 
-func run(cache, out, manifest string) error {
+// wordnet is the package with WordNet's files.
+const wordnet = "wordnet-base"
+
+// makeSynonyms writes the synonyms for the vectors of model and returns the line
+// of the manifest for them.
+func makeSynonyms(cache, out string, model []byte) (string, error) {
+	version, _, err := source(cache, wordnet)
+	if err != nil {
+		return "", fmt.Errorf("package %s: %w", wordnet, err)
+	}
+	l, err := embed.ReadLocal(model)
+	if err != nil {
+		return "", err
+	}
+	data, pairs, err := synonyms(filepath.Join(cache, wordnet, "usr/share/wordnet"), l)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(os.Stderr, "vectors: %d pairs of synonyms\n", pairs)
+	return fmt.Sprintf("# synonyms.bin, from %s %s: %d bytes sha256 %x\n", wordnet, version, len(data), sha256.Sum256(data)), os.WriteFile(out, data, 0o644)
+}
+
+// onlySynonyms replaces the synonyms and the manifest's line of them.
+func onlySynonyms(cache, vectors, out, manifest string) error {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return err
+	}
+	model, err := os.ReadFile(vectors)
+	if err != nil {
+		return err
+	}
+	old, err := os.ReadFile(manifest)
+	if err != nil {
+		return err
+	}
+	line, err := makeSynonyms(cache, out, model)
+	if err != nil {
+		return err
+	}
+	kept, _, _ := strings.Cut(string(old), "# synonyms.bin")
+	return os.WriteFile(manifest, []byte(kept+line), 0o644)
+}
+
+func run(cache, out, syn, manifest string) error {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}
@@ -87,6 +139,11 @@ func run(cache, out, manifest string) error {
 		return err
 	}
 	fmt.Fprintf(&sources, "# vectors.bin %d bytes sha256 %x\n", len(model), sha256.Sum256(model))
+	line, err := makeSynonyms(cache, syn, model)
+	if err != nil {
+		return err
+	}
+	sources.WriteString(line)
 	return os.WriteFile(manifest, []byte(sources.String()), 0o644)
 }
 

@@ -52,6 +52,10 @@ var LoadLocal = sync.OnceValue(func() *Local {
 	return l
 })
 
+// ReadLocal reads vectors that are not built in: for the tool that makes what
+// goes with them.
+func ReadLocal(file []byte) (*Local, error) { return parseVectors(file) }
+
 func parseVectors(file []byte) (*Local, error) {
 	short := errors.New("the file is cut off")
 	if !bytes.HasPrefix(file, []byte(vectorMagic)) || len(file) < len(vectorMagic)+6 {
@@ -172,6 +176,8 @@ type Neighbour struct {
 const (
 	// thesaurusWeight is what a reviewed synonym counts.
 	thesaurusWeight = 0.45
+	// synonymWeight is what a synonym of the language counts, times its worth.
+	synonymWeight = 0.36
 	// neighbourWeight is what the nearest words by their vectors count, times
 	// their similarity.
 	neighbourWeight = 0.25
@@ -210,7 +216,11 @@ func (l *Local) Expand(stems []string) []Neighbour {
 		}
 		put(Neighbour{s.stem, s.of, min(thesaurusWeight*s.gain*vague, 0.5)})
 	}
+	general := loadSynonyms()
 	for i, s := range stems {
+		for _, n := range general.of(s, l) {
+			put(Neighbour{n.Stem, i, synonymWeight * n.Weight})
+		}
 		for _, n := range l.near(s) {
 			put(Neighbour{n.Stem, i, n.Weight * neighbourWeight})
 		}

@@ -25,11 +25,14 @@ func TestManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("# vectors.bin %d bytes sha256 %x\n", len(vectorFile), sha256.Sum256(vectorFile)); !strings.HasSuffix(string(manifest), want) {
+	if want := fmt.Sprintf("# vectors.bin %d bytes sha256 %x\n", len(vectorFile), sha256.Sum256(vectorFile)); !strings.Contains(string(manifest), want) {
 		t.Errorf("vectors.manifest is of other vectors; make vectors writes both")
 	}
-	if len(vectorFile) > 5<<20 {
-		t.Errorf("%d bytes of vectors", len(vectorFile))
+	if want := fmt.Sprintf(": %d bytes sha256 %x\n", len(synonymFile), sha256.Sum256(synonymFile)); !strings.HasSuffix(string(manifest), want) {
+		t.Errorf("vectors.manifest is of other synonyms; make vectors writes both")
+	}
+	if len(vectorFile)+len(synonymFile) > 5<<20 {
+		t.Errorf("%d bytes of vectors, %d of synonyms", len(vectorFile), len(synonymFile))
 	}
 }
 
@@ -86,6 +89,40 @@ func TestExpand(t *testing.T) {
 		if question == "memory ran out" && !seen["oom"] {
 			t.Errorf("%q: %v", question, seen)
 		}
+	}
+}
+
+// Words that mean the same in the language stand for each other, irregular forms
+// too; those that only have a sense in common that manuals do not know do not.
+func TestSynonyms(t *testing.T) {
+	l := LoadLocal()
+	for _, of := range [][2]string{{"relocated", "move"}, {"died", "die"}, {"frozen", "freeze"}, {"failure", "fail"}, {"erased", "delete"}, {"quit", "stop"}} {
+		want := words.Stem(of[1])
+		if !slices.ContainsFunc(l.Expand(words.Terms(of[0])), func(n Neighbour) bool { return n.Stem == want }) {
+			t.Errorf("%s does not stand for %s: %v", of[1], of[0], l.Expand(words.Terms(of[0])))
+		}
+	}
+	if list := l.Expand(words.Terms("bank")); slices.ContainsFunc(list, func(n Neighbour) bool { return n.Stem == words.Stem("slope") && n.Weight > 0.2 }) {
+		t.Errorf("bank: %v", list)
+	}
+}
+
+func TestParseSynonyms(t *testing.T) {
+	known := len(LoadLocal().stems)
+	for _, n := range []int{0, 1, len(SynonymMagic), len(SynonymMagic) + 4, len(SynonymMagic) + 9, len(synonymFile) / 2, len(synonymFile) - 1} {
+		if _, err := parseSynonyms(synonymFile[:n], known); err == nil {
+			t.Errorf("%d bytes are taken for a file", n)
+		}
+	}
+	for at := len(SynonymMagic); at < len(SynonymMagic)+64; at++ {
+		b := slices.Clone(synonymFile)
+		b[at] ^= 0xff
+		if s, err := parseSynonyms(b, known); err == nil {
+			s.of("abandon", LoadLocal())
+		}
+	}
+	if _, err := parseSynonyms(synonymFile, 10); err == nil {
+		t.Error("synonyms of other vectors are taken")
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 )
 
-// How words and meaning are weighed. The values were chosen on half of the
-// questions in integration/bench/search.
+// How words and meaning are weighed. The values were chosen on the questions.txt
+// of integration/bench/search; those in its other files test them.
 const (
 	poolLexical = 150 // templates that each way of finding brings
 	poolDense   = 100
@@ -21,9 +21,11 @@ const (
 	denseGain  = 0.35 // of the question's weight, at a cosine of 1
 
 	// An answer must cover this share of what the question's words weigh, by
-	// its own words or others that stand for them. Words that the whole index
-	// does not know weigh most.
-	leastCovered = 0.28
+	// its own words or others that stand for them. A word weighs by how rare it
+	// is in manuals, not in this index: who describes a thing in other words
+	// uses some that no log has. Those that no manual has either are names of
+	// something else, and weigh most.
+	leastCovered = 0.30
 	// How much less it may cover for each unit of its cosine beyond.
 	nearFrom, nearGain = 0.45, 0.5
 	// What a synonym or a near word covers of the word that it stands for.
@@ -82,11 +84,7 @@ func newRanker(ctx context.Context, ix index.Reader, text string, stems []string
 	idf := func(n int64) float64 { return math.Log(1 + (float64(of)-float64(n)+0.5)/(float64(n)+0.5)) }
 	for i, stem := range stems {
 		r.idf = append(r.idf, idf(in[i]))
-		g := local.IDF(stem)
-		if in[i] == 0 {
-			g = max(g, local.IDF("")) // nobody here knows it
-		}
-		r.general = append(r.general, math.Max(g, 0.5))
+		r.general = append(r.general, math.Max(local.IDF(stem), 0.5))
 	}
 	kept := r.around[:0]
 	for i, n := range r.around {

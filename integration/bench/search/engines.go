@@ -94,7 +94,7 @@ func (h *hybrid) ask(ctx context.Context, q *question) ([]string, error) {
 				h.wrong++
 			}
 		}
-		if l := h.c.label[hit.Occurrences[0].Index]; !slices.Contains(labels, l) {
+		if l := h.c.labelFor(q, int(hit.Occurrences[0].Index)); !slices.Contains(labels, l) {
 			labels = append(labels, l)
 		}
 	}
@@ -179,7 +179,7 @@ func (b *bm25) ask(ctx context.Context, q *question) ([]string, error) {
 		if err := rows.Scan(&i); err != nil {
 			return nil, err
 		}
-		if l := b.c.label[i]; passes(&whole, b.c.events[i]) && !slices.Contains(labels, l) {
+		if l := b.c.labelFor(q, i); passes(&whole, b.c.events[i]) && !slices.Contains(labels, l) {
 			labels = append(labels, l)
 		}
 	}
@@ -217,7 +217,7 @@ func (g *grep) ask(_ context.Context, q *question) ([]string, error) {
 				n++
 			}
 		}
-		if l := g.c.label[i]; n > 0 && n >= best[l][0] && passes(&whole, g.c.events[i]) {
+		if l := g.c.labelFor(q, i); n > 0 && n >= best[l][0] && passes(&whole, g.c.events[i]) {
 			best[l] = [2]int{n, i}
 		}
 	}

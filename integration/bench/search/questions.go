@@ -18,6 +18,7 @@ type question struct {
 	filter  index.Filter       // of the flags
 	gain    map[string]float64 // of the labels that answer
 	full    int                // how many of them do so in full
+	plants  bool               // it is after single events
 }
 
 var strata = []string{"identifier", "keyword", "paraphrase", "constrained", "none"}
@@ -48,6 +49,7 @@ func loadQuestions(name string, c *corpus) ([]question, error) {
 		}
 		for _, label := range strings.Fields(r[3]) {
 			label, grade, partly := strings.Cut(label, "^")
+			q.plants = q.plants || label[0] == '@'
 			_ = grade
 			if !passing[label] {
 				continue
@@ -64,6 +66,16 @@ func loadQuestions(name string, c *corpus) ([]question, error) {
 		out = append(out, q)
 	}
 	return out, nil
+}
+
+// labelFor is what event i is for a question: a plant is an event of its kind,
+// unless the question is after plants.
+func (c *corpus) labelFor(q *question, i int) string {
+	l := c.label[i]
+	if kind, ok := c.plants[l]; ok && !q.plants {
+		return kind
+	}
+	return l
 }
 
 // whole is the filter with the window of the question's time words.
