@@ -74,7 +74,7 @@ func loadConfig(c *cli.Context) (*ovs.Config, error) {
 	defer in.Close()
 	data, err := io.ReadAll(io.LimitReader(in, ovs.MaxConfig+1))
 	if err != nil {
-		return nil, err
+		return nil, cli.Usagef("desired state: %w", err)
 	}
 	config, err := ovs.Parse(data)
 	if err != nil {

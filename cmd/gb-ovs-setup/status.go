@@ -33,14 +33,21 @@ Example:
 
 // inForce is the configuration that counts; nil if there is none at all.
 func inForce(c *cli.Context, s *ovs.Setup) (*ovs.Config, error) {
-	fallback, err := readConfig(c)
-	if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
-		fallback, err = nil, nil
-	}
+	fallback, err := ifThere(c)
 	if err != nil {
 		return nil, err
 	}
 	return s.InForce(fallback)
+}
+
+// ifThere reads the desired state; nil if nobody has named a file and the
+// usual one is not there.
+func ifThere(c *cli.Context) (*ovs.Config, error) {
+	config, err := readConfig(c)
+	if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
+		return nil, nil
+	}
+	return config, err
 }
 
 func runStatus(c *cli.Context) error {
@@ -49,11 +56,15 @@ func runStatus(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	config, err := inForce(c, s)
+	fallback, err := ifThere(c)
 	if err != nil {
 		return err
 	}
+	config, unread := s.InForce(fallback)
 	st := s.Status(c.Context, config)
+	if unread != nil {
+		st.Problems, st.Healthy = append(st.Problems, unread.Error()), false
+	}
 	switch {
 	case c.Bool("json"):
 		err = cli.PrintJSON(c.App.Writer, st)
@@ -116,7 +127,7 @@ func printStatus(c *cli.Context, st *ovs.Status) error {
 			return err
 		}
 	}
-	if st.Pending != "" {
+	if st.Pending != "" && !st.ConfirmBy.IsZero() {
 		fmt.Fprintf(w, "\nthe change %s awaits its confirmation until %s\n", st.Pending, st.ConfirmBy.Local().Format(time.TimeOnly))
 	}
 	for _, p := range st.Problems {

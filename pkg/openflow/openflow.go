@@ -119,11 +119,15 @@ func (s *Switch) client(ctx context.Context) *ovs.Client {
 	)
 }
 
-// text is a part of a flow that the library passes on as it is.
-type text string
+// ownFlow is what a switch in standalone mode puts on a bridge that has no
+// flows.
+const ownFlow = "priority=0 actions=NORMAL"
 
-func (t text) MarshalText() ([]byte, error) { return []byte(t), nil }
-func (t text) GoString() string             { return fmt.Sprintf("text(%q)", string(t)) }
+// part is a part of a flow that the library passes on as it is.
+type part string
+
+func (p part) MarshalText() ([]byte, error) { return []byte(p), nil }
+func (p part) GoString() string             { return fmt.Sprintf("part(%q)", string(p)) }
 
 // Replace makes flows the bridge's flows that are ours, atomically. Flows with
 // cookies of others stay, unless they have match, priority and table of one
@@ -132,9 +136,9 @@ func (s *Switch) Replace(ctx context.Context, bridge string, flows []Flow) error
 	err := s.client(ctx).OpenFlow.AddFlowBundle(bridge, func(tx *ovs.FlowTransaction) error {
 		tx.Delete(&ovs.MatchFlow{Table: ovs.AnyTable, Cookie: CookiePrefix, CookieMask: cookieMask})
 		for _, f := range flows {
-			x := &ovs.Flow{Table: f.Table, Priority: f.Priority, Cookie: f.Cookie, Actions: []ovs.Action{text(f.Actions)}}
+			x := &ovs.Flow{Table: f.Table, Priority: f.Priority, Cookie: f.Cookie, Actions: []ovs.Action{part(f.Actions)}}
 			if f.Match != "" {
-				x.Matches = []ovs.Match{text(f.Match)}
+				x.Matches = []ovs.Match{part(f.Match)}
 			}
 			tx.Add(x)
 		}
@@ -144,6 +148,47 @@ func (s *Switch) Replace(ctx context.Context, bridge string, flows []Flow) error
 		return &Error{Bridge: bridge, Command: "replace the flows", Err: err}
 	}
 	return nil
+}
+
+// A SyntaxError is a flow that ovs-ofctl can't read.
+type SyntaxError struct {
+	Flow   Flow
+	Reason string
+}
+
+func (e *SyntaxError) Error() string { return fmt.Sprintf("flow %q: %s", e.Flow, e.Reason) }
+
+// Check reads flows as a switch would, without one. An error is a
+// *SyntaxError if it is about a flow.
+func (s *Switch) Check(ctx context.Context, bridge string, flows []Flow) error {
+	if len(flows) == 0 {
+		return nil
+	}
+	out, err := s.run(ctx, text(flows), "ovs-ofctl", "-O", "OpenFlow14", "parse-flows", "/dev/stdin")
+	if err != nil {
+		return refused(bridge, "read the flows", out, err, flows)
+	}
+	return nil
+}
+
+// text writes flows, a line each.
+func text(flows []Flow) io.Reader {
+	var b bytes.Buffer
+	for _, f := range flows {
+		fmt.Fprintln(&b, f)
+	}
+	return &b
+}
+
+// refused makes an error of what ovs-ofctl said about flows that it was given.
+func refused(bridge, command string, out []byte, err error, flows []Flow) error {
+	if _, after, ok := strings.Cut(string(out), "/dev/stdin:"); ok {
+		number, reason, _ := strings.Cut(after, ": ")
+		if n, nerr := strconv.Atoi(number); nerr == nil && n > 0 && n <= len(flows) {
+			return &SyntaxError{flows[n-1], strings.Join(strings.Fields(reason), " ")}
+		}
+	}
+	return &Error{bridge, command, string(out), err}
 }
 
 // A Difference is how a bridge's flows differ from what they should be.
@@ -160,14 +205,10 @@ func (d *Difference) Empty() bool { return len(d.Missing) == 0 && len(d.Extra) =
 // Compare compares a bridge's flows with flows, and its meter with rate, in
 // frames a second; 0 is none.
 func (s *Switch) Compare(ctx context.Context, bridge string, flows []Flow, rate int) (*Difference, error) {
-	var want bytes.Buffer
-	for _, f := range flows {
-		fmt.Fprintln(&want, f)
-	}
-	out, err := s.run(ctx, &want, "ovs-ofctl", "-O", "OpenFlow14", "diff-flows", bridge, "/dev/stdin")
+	out, err := s.run(ctx, text(flows), "ovs-ofctl", "-O", "OpenFlow14", "diff-flows", bridge, "/dev/stdin")
 	var exit *exec.ExitError
 	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 2) { // 2: they differ
-		return nil, &Error{bridge, "compare the flows", string(out), err}
+		return nil, refused(bridge, "compare the flows", out, err, flows)
 	}
 	d := new(Difference)
 	for line := range strings.Lines(string(out)) {
@@ -177,6 +218,7 @@ func (s *Switch) Compare(ctx context.Context, bridge string, flows []Flow, rate 
 		}
 		sign, text := line[0], line[1:]
 		switch {
+		case sign == '-' && text == ownFlow:
 		case sign == '+':
 			d.Missing = append(d.Missing, text)
 		case sign == '-' && isOurs(text):

@@ -117,21 +117,36 @@ func (s *Store) forget(id string) error {
 	return nil
 }
 
-// Load reads a checkpoint.
+// A LostCheckpointError is a checkpoint that can't be read.
+type LostCheckpointError struct {
+	ID  string
+	Err error
+}
+
+func (e *LostCheckpointError) Error() string { return fmt.Sprintf("checkpoint %q: %v", e.ID, e.Err) }
+func (e *LostCheckpointError) Unwrap() error { return e.Err }
+
+// Hint says how to go on without it.
+func (e *LostCheckpointError) Hint() string {
+	return "what was there before is lost; gb-ovs-setup apply --boot goes on with the configuration confirmed last"
+}
+
+// Load reads a checkpoint. An error is a *LostCheckpointError.
 func (s *Store) Load(id string) (*Checkpoint, error) {
+	lost := func(err error) (*Checkpoint, error) { return nil, &LostCheckpointError{id, err} }
 	if !validID(id) {
-		return nil, fmt.Errorf("checkpoint %q: no such name", id)
+		return lost(errors.New("no such name"))
 	}
 	b, err := os.ReadFile(s.path(id + ".json"))
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", id, err)
+		return lost(err)
 	}
 	c := new(Checkpoint)
 	if err := json.Unmarshal(b, c); err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", id, err)
+		return lost(err)
 	}
 	if c.Database == nil {
-		return nil, fmt.Errorf("checkpoint %s: holds no database", id)
+		return lost(errors.New("holds no database"))
 	}
 	return c, nil
 }
@@ -168,6 +183,29 @@ func (s *Store) Confirmed() (*Confirmed, error) {
 		return nil, fmt.Errorf("%s: %w", s.path("confirmed.json"), err)
 	}
 	return c, nil
+}
+
+// A LostConfirmedError is a confirmed configuration that can't be read.
+type LostConfirmedError struct{ Err error }
+
+func (e *LostConfirmedError) Error() string { return fmt.Sprintf("confirmed configuration: %v", e.Err) }
+func (e *LostConfirmedError) Unwrap() error { return e.Err }
+
+// Hint says how to make it anew.
+func (e *LostConfirmedError) Hint() string {
+	return "gb-ovs-setup apply makes it anew of the file; see gb-ovs-setup plan first"
+}
+
+// confirmedConfig returns the configuration that boots apply, and what else is
+// known of it; nil if there is none. An error is a *LostConfirmedError.
+func (s *Store) confirmedConfig() (c *Config, last *Confirmed, err error) {
+	if last, err = s.Confirmed(); err == nil && last != nil {
+		c, err = Parse(last.Config)
+	}
+	if err != nil {
+		return nil, nil, &LostConfirmedError{err}
+	}
+	return c, last, nil
 }
 
 // confirm makes c what boots apply, and takes its hash off the refused.

@@ -89,6 +89,26 @@ func WantedFlows(c *Config, s *State) FlowSets {
 	return sets
 }
 
+// rules returns the flows that the file itself has.
+func (f *Flows) rules() []string {
+	if f == nil {
+		return nil
+	}
+	return f.Rules
+}
+
+// wrongFlow says where in the file a flow is that ovs-ofctl can't read.
+func (c *Config) wrongFlow(bridge string, e *openflow.SyntaxError) *ConfigError {
+	path := "bridges." + bridge + ".flows"
+	for i, r := range c.Bridges[bridge].Flows.rules() {
+		rule, err := parseRule(r)
+		if rule.Cookie = e.Flow.Cookie; err == nil && rule == e.Flow {
+			return wrong(fmt.Sprintf("%s.rules[%d]", path, i), "%s", e.Reason)
+		}
+	}
+	return wrong(path, "%v", e)
+}
+
 // kept matches what a host can't live without: ARP, DHCP for both families,
 // router and neighbour discovery and multicast listening (RFC 4861, RFC 2710,
 // RFC 3810), and SSH.

@@ -88,12 +88,21 @@ func (t offloadTarget) check() ([]Offload, error) {
 	return out, err
 }
 
-// off switches off what should be off.
-func (t offloadTarget) off() error {
-	err := netoffload.Off(t.link.Name, netoffload.Features(t.profile))
+// off switches off what should be off. What a driver takes as an order and does
+// not follow goes to refused and is no error.
+func (t offloadTarget) off(refused func(error)) error {
+	pass := func(err error) error {
+		var r *netoffload.RefusedError
+		if errors.As(err, &r) {
+			refused(err)
+			return nil
+		}
+		return err
+	}
+	err := pass(netoffload.Off(t.link.Name, netoffload.Features(t.profile)))
 	if t.peer {
 		_, perr := rtnetlink.AtPeer(t.link, func(name string) error { return netoffload.Off(name, netoffload.Checksums) })
-		err = errors.Join(err, perr)
+		err = errors.Join(err, pass(perr))
 	}
 	return err
 }

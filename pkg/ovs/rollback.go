@@ -190,27 +190,15 @@ func (s *Setup) Boot(ctx context.Context, fallback *Config) (*Outcome, error) {
 		return nil, err
 	}
 	if pending != "" {
-		point, err := s.Store.Load(pending)
-		if err != nil {
+		if err := s.bootPending(ctx, pending); err != nil {
 			return nil, err
 		}
-		if !point.overdue() {
-			return nil, &PendingError{pending} // its own rollback is armed
-		}
-		if _, err := s.Rollback(ctx, pending); err != nil && !errors.Is(err, ErrNothingPending) {
-			return nil, fmt.Errorf("roll back the change %s: %w", pending, err)
-		}
-		s.Log.Warn("a change that nobody confirmed was rolled back", "id", pending)
 	}
-	last, err := s.Store.Confirmed()
+	c, last, err := s.Store.confirmedConfig()
 	if err != nil {
 		return nil, err
 	}
-	if last != nil {
-		c, err := Parse(last.Config)
-		if err != nil {
-			return nil, fmt.Errorf("confirmed configuration: %w", err)
-		}
+	if c != nil {
 		if fallback != nil && fallback.Hash() != c.Hash() {
 			s.Log.Warn("the configuration is not the confirmed one, which is applied", "hint", "gb-ovs-setup apply --confirm-timeout 90s")
 		}
@@ -229,6 +217,27 @@ func (s *Setup) Boot(ctx context.Context, fallback *Config) (*Outcome, error) {
 		}
 	}
 	return s.Apply(ctx, fallback, ApplyOptions{Boot: true})
+}
+
+// bootPending takes a change back that nobody confirmed before the boot.
+func (s *Setup) bootPending(ctx context.Context, id string) error {
+	point, err := s.Store.Load(id)
+	if err != nil {
+		// Nothing brings back what was there before it. What was confirmed last
+		// is what comes nearest.
+		s.Log.Error("a change that nobody confirmed can't be rolled back", "id", id, "error", err)
+		s.record(ctx, true, "ovs.rollback.outcome", "crit", "the change "+clip(id)+" could not be rolled back: "+clip(err.Error()),
+			map[string]any{"id": clip(id), "ok": false})
+		return s.Store.done()
+	}
+	if !point.overdue() {
+		return &PendingError{id} // its own rollback is armed
+	}
+	if _, err := s.Rollback(ctx, id); err != nil && !errors.Is(err, ErrNothingPending) {
+		return fmt.Errorf("roll back the change %s: %w", id, err)
+	}
+	s.Log.Warn("a change that nobody confirmed was rolled back", "id", id)
+	return nil
 }
 
 // bootFiles tells networkd, before it starts, to run the bridges instead of

@@ -121,7 +121,10 @@ func (s *Setup) survey(ctx context.Context, c *Config, state *State, links map[s
 		v.Plan.Warnings = append(v.Plan.Warnings, oerr.Error())
 	}
 	v.Plan.planOffload(v.Offload)
-	if err := s.compareFlows(ctx, c, v); err != nil {
+	var wrong *ConfigError
+	if err := s.compareFlows(ctx, c, v); errors.As(err, &wrong) {
+		return nil, wrong
+	} else if err != nil {
 		v.Plan.Warnings = append(v.Plan.Warnings, strings.Split(err.Error(), "\n")...)
 	}
 	var faults *FaultsError
@@ -177,14 +180,20 @@ func (s *Setup) compareFlows(ctx context.Context, c *Config, v *Survey) error {
 	var wg sync.WaitGroup
 	for _, name := range names(c.Bridges) {
 		set := v.sets[name]
-		if byName(v.State.Bridges, name) == nil {
-			v.Flows[name] = missing(set)
-			continue
-		}
+		there := byName(v.State.Bridges, name) != nil
 		wg.Go(func() {
-			d, err := s.flows().Compare(ctx, name, set.Flows, set.Rate)
+			d, err := missing(set), error(nil)
+			if there {
+				d, err = s.flows().Compare(ctx, name, set.Flows, set.Rate)
+			} else if len(c.Bridges[name].Flows.rules()) > 0 {
+				err = s.flows().Check(ctx, name, set.Flows)
+			}
 			mu.Lock()
 			defer mu.Unlock()
+			var bad *openflow.SyntaxError
+			if errors.As(err, &bad) {
+				err = c.wrongFlow(name, bad)
+			}
 			if err != nil {
 				errs = append(errs, err)
 				return
@@ -395,7 +404,10 @@ func (s *Setup) confirmed(c *Config, files map[string]string) error {
 	if last != nil {
 		files = keptFiles(c, last.Files, files)
 	}
-	return s.Store.confirm(&Confirmed{Hash: c.Hash(), Time: time.Now(), Config: raw, Files: files})
+	if err := s.Store.confirm(&Confirmed{Hash: c.Hash(), Time: time.Now(), Config: raw, Files: files}); err != nil {
+		return fmt.Errorf("the switch is as it should be, but boots won't make it so: %w", err)
+	}
+	return nil
 }
 
 // change does what a survey found.
@@ -511,7 +523,7 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 		if v.settledOffload(t) {
 			continue
 		}
-		if err := t.off(); err != nil {
+		if err := s.switchOff(t); err != nil {
 			return files, err
 		}
 	}
@@ -548,7 +560,7 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 		if set[t.link.Name] {
 			continue
 		}
-		if err := t.off(); err != nil {
+		if err := s.switchOff(t); err != nil {
 			return files, err
 		}
 	}
@@ -573,6 +585,13 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 		return files, &DifferentError{after.Plan.Changes}
 	}
 	return files, nil
+}
+
+// switchOff switches off what should be off about an interface. A driver that
+// does not follow keeps no bridge from coming up: what it left on is found
+// again when everything is done.
+func (s *Setup) switchOff(t offloadTarget) error {
+	return t.off(func(err error) { s.Log.Warn("offload", "error", err) })
 }
 
 func isFaults(err error) bool {

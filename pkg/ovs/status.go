@@ -72,12 +72,9 @@ func (s *Setup) InForce(fallback *Config) (*Config, error) {
 			return Parse(point.Config)
 		}
 	}
-	last, err := s.Store.Confirmed()
-	if err != nil {
-		return nil, err
-	}
-	if last != nil {
-		return Parse(last.Config)
+	c, _, err := s.Store.confirmedConfig()
+	if c != nil || err != nil {
+		return c, err
 	}
 	return fallback, nil
 }
@@ -87,9 +84,7 @@ func (s *Setup) InForce(fallback *Config) (*Config, error) {
 func (s *Setup) Status(ctx context.Context, c *Config) *Status {
 	st := &Status{Problems: []string{}, Bridges: []BridgeStatus{}, Offload: []Offload{}, Drift: []Change{}}
 	problem := func(format string, args ...any) { st.Problems = append(st.Problems, fmt.Sprintf(format, args...)) }
-	if last, err := s.Store.Confirmed(); err != nil {
-		problem("%v", err)
-	} else if last != nil {
+	if last, err := s.Store.Confirmed(); err == nil && last != nil {
 		st.Confirmed = last.Hash
 	}
 	if id, err := s.Store.Pending(); err != nil {

@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
-	"github.com/ghostbridge/ghostbridge/pkg/netoffload"
 	"github.com/ghostbridge/ghostbridge/pkg/ovsdb"
 	"github.com/ghostbridge/ghostbridge/pkg/rtnetlink"
 )
@@ -410,6 +408,12 @@ func (w *watcher) look(ctx context.Context) error {
 	lctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	v, err := s.Survey(lctx, c)
+	var wrong *ConfigError
+	var conflict *ConflictError
+	if errors.As(err, &wrong) || errors.As(err, &conflict) {
+		w.dirty, w.looked = time.Time{}, time.Now()
+		return w.reportDrift(err.Error(), err.Error(), map[string]any{"error": clip(err.Error())})
+	}
 	if err != nil {
 		return nil // still dirty: the next tick looks again
 	}
@@ -489,26 +493,31 @@ func (w *watcher) status(ctx context.Context, c *Config) {
 
 // report emits a drift that was not reported, and its end.
 func (w *watcher) report(v *Survey) error {
-	b, err := json.Marshal(v.Plan.Changes)
+	if v.Plan.Empty() {
+		return w.reportDrift("", "", nil)
+	}
+	key, err := json.Marshal(v.Plan.Changes)
 	if err != nil {
 		return err
-	}
-	text := string(b)
-	if v.Plan.Empty() {
-		text = ""
-	}
-	if text == w.drift {
-		return nil
-	}
-	w.drift = text
-	if text == "" {
-		return w.emit("drift.gone", "switch", "notice", "the switch is as it should be", nil)
 	}
 	var what []string
 	for _, c := range v.Plan.Changes {
 		what = append(what, c.Kind+" "+c.Name)
 	}
-	return w.emit("drift.found", "switch", "warning", "not as it should be: "+strings.Join(what, ", "), map[string]any{"changes": v.Plan.Changes})
+	return w.reportDrift(string(key), strings.Join(what, ", "), map[string]any{"changes": v.Plan.Changes})
+}
+
+// reportDrift emits a drift, which key tells from others; an empty key is its
+// end.
+func (w *watcher) reportDrift(key, what string, data map[string]any) error {
+	if key == w.drift {
+		return nil
+	}
+	w.drift = key
+	if key == "" {
+		return w.emit("drift.gone", "switch", "notice", "the switch is as it should be", nil)
+	}
+	return w.emit("drift.found", "switch", "warning", "not as it should be: "+what, data)
 }
 
 // mend puts flows and offloads back. What the database should hold is only
@@ -537,12 +546,7 @@ func (w *watcher) mend(ctx context.Context, c *Config, v *Survey) error {
 	}
 	if len(offload) > 0 {
 		for _, t := range offloadTargets(c, v.State, v.Links) {
-			var refused *netoffload.RefusedError
-			if err := t.off(); errors.As(err, &refused) {
-				s.Log.Log(ctx, slog.LevelWarn, "offload", "error", err) // trying again won't help
-			} else {
-				errs = append(errs, err)
-			}
+			errs = append(errs, s.switchOff(t)) // trying a driver that refuses again won't help
 		}
 	}
 	err := errors.Join(errs...)
