@@ -33,7 +33,7 @@ Example:
 			&cli.StringSliceFlag{Name: "host", Usage: "of this `HOST` (may be repeated)"},
 			&cli.StringSliceFlag{Name: "actor", Usage: "by this `ACTOR` (may be repeated)"},
 			&cli.StringSliceFlag{Name: "subject", Usage: "about this `SUBJECT` (may be repeated)"},
-			&cli.StringSliceFlag{Name: "match", Usage: "with `KEY.PATH=VALUE` in data (may be repeated, all must match)"},
+			&cli.StringSliceFlag{Name: "match", Usage: "with `KEY.PATH=VALUE` in data, such as port.name=ens1 or ips.0=10.0.0.1 (may be repeated, all must match)"},
 			&cli.StringFlag{Name: "grep", Usage: "whose line matches the regular `EXPRESSION` (RE2)"},
 			&cli.Int64Flag{Name: "n", Usage: "only the newest `N`"},
 			&cli.BoolFlag{Name: "reverse", Aliases: []string{"r"}, Usage: "newest first"},

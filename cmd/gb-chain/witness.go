@@ -132,6 +132,9 @@ func runWitnessList(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(list) == 0 && !c.Bool("json") {
+		fmt.Fprintln(c.App.ErrWriter, "gb-chain: there is no witness; witness add names one")
+	}
 	refused := false
 	for _, s := range list {
 		refused = refused || s.Refused

@@ -16,6 +16,7 @@ import (
 type comparison struct {
 	name    string // "append/btrfs/100": for -run
 	title   string // one line for people
+	note    string // what one must know to read the ratios, may be empty
 	rounds  int    // default 5
 	metrics []metric
 	// setup makes what the contenders need, through env, which takes it down
@@ -102,7 +103,7 @@ func measure(ctx context.Context, c comparison, bin string) (res result, err err
 	if c.rounds == 0 {
 		c.rounds = 5
 	}
-	res = result{Name: c.name, Title: c.title, Rounds: c.rounds}
+	res = result{Name: c.name, Title: c.title, Rounds: c.rounds, Note: c.note}
 	for _, m := range c.metrics {
 		res.Metrics = append(res.Metrics, resultMetric{m.name, m.unit, m.want})
 	}

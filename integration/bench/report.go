@@ -43,6 +43,7 @@ type result struct {
 	Name    string         `json:"name"`
 	Title   string         `json:"title"`
 	Rounds  int            `json:"rounds"`
+	Note    string         `json:"note,omitempty"`
 	Metrics []resultMetric `json:"metrics"`
 	Rows    []row          `json:"rows"`
 }
@@ -118,6 +119,9 @@ func (r *result) print(w io.Writer) {
 		if m.Want != "" {
 			fmt.Fprintf(w, "  wanted, %s: %s\n", m.Name, m.Want)
 		}
+	}
+	if r.Note != "" {
+		fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(r.Note, "\n", "\n  "))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +33,8 @@ type Filter struct {
 	Grep         *regexp.Regexp // on the stored line
 }
 
-// A FieldMatch is a value at a path in data, such as port.name=vnet0.
+// A FieldMatch is a value at a path in data, such as port.name=vnet0 or
+// addresses.0=10.0.0.1.
 type FieldMatch struct {
 	Path  []string
 	Value string
@@ -126,9 +128,22 @@ func oneOfTypes(list []string, s string) bool {
 }
 
 // in says whether data has the value. Numbers, true, false and null are
-// compared as they are written.
+// compared as they are written. The path may begin with data, as it does in the
+// stored line, and has the places of arrays, from 0.
 func (m FieldMatch) in(data json.RawMessage) bool {
-	for _, key := range m.Path {
+	return m.at(m.Path, data) || len(m.Path) > 1 && m.Path[0] == "data" && m.at(m.Path[1:], data)
+}
+
+func (m FieldMatch) at(path []string, data json.RawMessage) bool {
+	for _, key := range path {
+		var list []json.RawMessage
+		if i, err := strconv.Atoi(key); err == nil && json.Unmarshal(data, &list) == nil {
+			if i < 0 || i >= len(list) {
+				return false
+			}
+			data = list[i]
+			continue
+		}
 		var object map[string]json.RawMessage
 		if json.Unmarshal(data, &object) != nil {
 			return false
