@@ -62,6 +62,8 @@ type Log struct {
 	durable atomic.Int64 // Size, for other goroutines
 
 	hasher  merkle.Hasher
+	leaves  [][]byte      // scratch space of syncAndHash
+	hashes  []merkle.Hash // likewise
 	buf     []byte
 	pending []pendingEvent
 }
@@ -261,13 +263,23 @@ func (l *Log) syncAndHash() (*merkle.Range, error) {
 	hashed := make(chan struct{})
 	go func() {
 		defer close(hashed)
-		start := 0
-		for i := range l.pending {
-			p := &l.pending[i]
-			p.leaf = l.hasher.Leaf(l.buf[start : p.end-1])
-			grown.Append(p.leaf)
-			start = p.end
+		l.leaves, l.hashes = l.leaves[:0], l.hashes[:0]
+		first := l.pending[0].end
+		l.hashes = append(l.hashes, l.hasher.Leaf(l.buf[:first-1]))
+		for i := 1; i < len(l.pending); i++ {
+			// What is written is not needed any more: the newline before a
+			// line becomes the byte that a leaf begins with.
+			start, end := l.pending[i-1].end-1, l.pending[i].end-1
+			l.buf[start] = 0
+			l.leaves = append(l.leaves, l.buf[start:end])
+			l.hashes = append(l.hashes, merkle.Hash{})
 		}
+		merkle.PrefixedLeaves(l.hashes[1:], l.leaves)
+		for i := range l.pending {
+			l.pending[i].leaf = l.hashes[i]
+		}
+		grown.AppendLeaves(l.hashes)
+		clear(l.leaves) // keeps no old buf
 	}()
 	err := l.f.Datasync()
 	<-hashed
