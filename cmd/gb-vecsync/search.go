@@ -30,7 +30,8 @@ func searchCommand() *cli.Command {
 		Description: `Prints the events that answer QUESTION, best first, and up to where the index
 has verified the log. Words are looked for in any form, and by others that mean
 the same. Addresses, names with digits, paths, units and text in double quotes
-must be in the event as they stand. Time words ("yesterday evening", "in the
+must be in the event as they stand; of the events that hold them the newest 300
+are looked at, and it is said if there are more. Time words ("yesterday evening", "in the
 last hour") become the window, which is shown; --since and --until override it.
 Their TIME is RFC 3339, a day (2006-01-02), a time of today (15:04), now, today,
 yesterday, or an age such as -15m or -2d. No answer is an empty answer. Where no --index is named, a search that listens
@@ -95,6 +96,9 @@ func runSearch(c *cli.Context) error {
 	}
 	if w := end.Window; w != nil {
 		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: %q is taken for %s; --since and --until say otherwise\n", w.Words, w)
+	}
+	if end.More {
+		fmt.Fprintf(c.App.ErrWriter, "gb-vecsync: more events hold that than the newest %d, which this answer is of; --since, --until or more words narrow it\n", search.MaxHolding)
 	}
 	if len(end.Logs) > 0 {
 		return printLogs(c.App.ErrWriter, len(hits), end.Logs)

@@ -15,7 +15,9 @@ import (
 const (
 	poolLexical = 150 // templates that each way of finding brings
 	poolDense   = 100
-	poolValues  = 300 // events that hold the values asked for; each may be in another block
+	// MaxHolding is how many events that hold the values asked for are looked at,
+	// the newest; each may be in another block.
+	MaxHolding = 300
 
 	denseFloor = 0.25 // cosines below say nothing
 	denseGain  = 0.35 // of the question's weight, at a cosine of 1

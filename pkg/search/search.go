@@ -105,6 +105,7 @@ type Result struct {
 	Hits   []Hit
 	Window *Window // of the question's time words, nil if there are none or flags overrode them
 	Dense  bool    // meaning was asked too
+	More   bool    // more events hold the question's values than were looked at
 }
 
 // Search answers. An empty answer is no error.
@@ -147,6 +148,7 @@ func (s *Searcher) Search(ctx context.Context, ix index.Reader, a Ask, st State)
 	}
 	for i := range out.Hits {
 		h := &out.Hits[i]
+		out.More = out.More || h.More
 		of := st.of(h.Log)
 		h.Verified, h.Finding = of.Verified, of.Finding
 		if !a.Explain {
@@ -302,7 +304,7 @@ func (h *Hit) newestFirst() {
 // byValues answers with the events that hold all values; the question's other
 // words rank them.
 func (s *Searcher) byValues(ctx context.Context, ix index.Reader, q Question, values []string, a Ask) ([]Hit, error) {
-	events, more, err := ix.Holding(ctx, values, a.Filter, poolValues)
+	events, more, err := ix.Holding(ctx, values, a.Filter, MaxHolding)
 	if err != nil || len(events) == 0 {
 		return nil, err
 	}

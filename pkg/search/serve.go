@@ -47,6 +47,7 @@ type End struct {
 	Verified *Verified        `json:"verified"` // null while a finding stands, or if the index is empty
 	Finding  string           `json:"finding,omitempty"`
 	Window   *Window          `json:"window,omitempty"` // what the question's time words were taken for
+	More     bool             `json:"more,omitempty"`   // more events hold what was asked for than the newest that were looked at
 	Logs     map[string]State `json:"logs,omitempty"`   // where the index holds several: of each
 }
 
@@ -125,7 +126,7 @@ func (s *Searcher) Answer(ctx context.Context, ix index.Reader, r Request, st St
 	if err != nil {
 		return nil, nil, err
 	}
-	return found.Hits, &End{Hits: len(found.Hits), Verified: st.Verified, Finding: st.Finding, Window: found.Window, Logs: st.Logs}, nil
+	return found.Hits, &End{Hits: len(found.Hits), Verified: st.Verified, Finding: st.Finding, Window: found.Window, More: found.More, Logs: st.Logs}, nil
 }
 
 // A Server answers requests. It opens the index for each one, so that an index

@@ -57,7 +57,10 @@ func (d *DB) Holding(ctx context.Context, values []string, f index.Filter, limit
 					return err
 				}
 				scanned += n
-				out = append(out, found...)
+				if out = append(out, found...); len(out) >= limit { // this point may have more
+					more = true
+					return nil
+				}
 			}
 		}
 		return nil
