@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/privatebus"
 	"github.com/ghostbridge/ghostbridge/integration/vswitch"
@@ -401,6 +400,56 @@ func TestStateGoesBack(t *testing.T) {
 	}
 }
 
+// What changes behind the desired state's back is told at once, once, and
+// recorded; what is put back is forgotten.
+func TestDrift(t *testing.T) {
+	r, c := newHost(t, stateRules)
+	r.start()
+	w, err := bus.NewWatch(t.Context(), r.address, 0, bus.Match{Interface: names.BusInterface + ".Manager", Member: "DriftDetected"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := r.apply(c, wanted, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	next := func() string {
+		s, err := w.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(fmt.Sprintln(s.Body.Values...))
+	}
+	for range 2 {
+		r.mock(c, "SetActive", "ss", "bad.service", "active") // nobody has named it
+		r.mock(c, "SetActive", "ss", "web.service", "failed")
+		if got := next(); got != "systemd units.web.service.active false true" {
+			t.Error(got)
+		}
+		if _, err := c.Call(t.Context(), bus.Call{Name: "org.freedesktop.hostname1", Path: "/org/freedesktop/hostname1", Interface: "org.freedesktop.hostname1", Member: "SetStaticHostname",
+			Args: bus.NewBody("sb", "x", false)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := next(); got != `hostname static "x" "web1"` {
+			t.Error(got)
+		}
+		out, err := r.busctl(nobody, "Manager", "GetStatus")
+		r.expect("GetStatus", out, err, true, "drift")
+		if ch, err := r.apply(c, wanted, "", nil); err != nil || ch.Result != "applied" {
+			t.Errorf("%v, %+v", err, ch)
+		}
+	}
+	drifts := 0
+	for _, e := range r.events(0) {
+		if e.Type == opdbus.EventDrift {
+			drifts++
+		}
+	}
+	if drifts != 4 {
+		t.Errorf("%d drifts are recorded, want 4", drifts)
+	}
+}
+
 // The daemon is killed at each step; the next one takes back what was done.
 func TestStateKilled(t *testing.T) {
 	r, c := newHost(t, stateRules)
@@ -420,16 +469,15 @@ func TestStateKilled(t *testing.T) {
 		r.daemon.Wait()
 		<-done
 		r.mock(c, "SetJob", "ssu", unit, "done", uint32(0))
-		time.Sleep(0)
 		r.start()
 		r.wait("the way back", func() bool { _, err := os.Stat(r.dir + "/state/current.json"); return err != nil })
 		if got := r.units(c); got != unitsBefore {
 			t.Errorf("killed at step %d: %s", n+1, got)
 		}
-		out, err := r.busctl(0, "Manager", "Unresolved")
-		if err != nil || strings.Contains(out, "Apply") {
-			t.Errorf("unresolved: %v\n%s", err, out)
-		}
+		r.wait("the outcomes of what was cut off", func() bool {
+			out, err := r.busctl(0, "Manager", "Unresolved")
+			return err == nil && !strings.Contains(out, "Apply")
+		})
 		r.daemon.Process.Kill()
 		r.daemon.Wait()
 	}

@@ -26,10 +26,15 @@ type Document struct {
 
 // Plugins are the parts of a document.
 type Plugins struct {
-	Hostname *Hostname   `json:"hostname,omitempty" doc:"the host's names (hostnamed)"`
-	OVS      *ovs.Config `json:"ovs,omitempty" doc:"Open vSwitch, as gb-ovs-setup has it"`
-	OpenFlow *OpenFlow   `json:"openflow,omitempty" doc:"flows of bridges"`
-	Systemd  *Systemd    `json:"systemd,omitempty" doc:"units of the service manager"`
+	Hostname  *Hostname   `json:"hostname,omitempty" doc:"the host's names (hostnamed)"`
+	Systemd   *Systemd    `json:"systemd,omitempty" doc:"units of the service manager"`
+	OVS       *ovs.Config `json:"ovs,omitempty" doc:"Open vSwitch, as gb-ovs-setup has it; flows that it does not name stay"`
+	OpenFlow  *OpenFlow   `json:"openflow,omitempty" doc:"flows of bridges"`
+	Snapshots *Snapshots  `json:"snapshots,omitempty" doc:"which snapshots of the log are kept"`
+	Timedate  *Timedate   `json:"timedate,omitempty" doc:"time zone and clock; compared, not changed"`
+	Resolved  *Resolved   `json:"resolved,omitempty" doc:"name resolution; compared, not changed"`
+	Login     *Login      `json:"login,omitempty" doc:"sessions and power keys; compared, not changed"`
+	Packages  *Packages   `json:"packages,omitempty" doc:"what is installed; compared, not changed"`
 }
 
 // MaxDocument is how long a document may be, in bytes.
@@ -81,7 +86,7 @@ func Parse(data []byte) (*Document, error) {
 	if err := ovs.Decode(data, d); err != nil {
 		return nil, under("", err)
 	}
-	for _, check := range []func(*Plugins) error{checkHostname, checkOVS, checkSystemd} {
+	for _, check := range []func(*Plugins) error{checkHostname, checkOVS, checkSystemd, checkSnapshots, checkPackages} {
 		if err := check(&d.Plugins); err != nil {
 			return nil, err
 		}

@@ -314,7 +314,11 @@ func (e *Engine) Apply(ctx context.Context, g Gate, d *Document, o ApplyOptions)
 			c.ID = inForce.Change
 			return c, nil
 		}
-		return c, errors.Join(e.Store.setInForce(&InForce{c.ID, c.Document}), e.Store.settle(c))
+		if err := errors.Join(e.Store.setInForce(&InForce{c.ID, c.Document}), e.Store.settle(c)); err != nil {
+			return c, err
+		}
+		e.tell(c, -1)
+		return c, nil
 	}
 	if o.Confirm != 0 {
 		c.ConfirmBy, c.DeadlineUp = now.Add(o.Confirm), uptime()+o.Confirm

@@ -447,6 +447,17 @@ func (e *JobError) Error() string {
 // Hint says what to look at.
 func (e *JobError) Hint() string { return "systemctl status " + e.Unit + "; journalctl -u " + e.Unit }
 
+// Subscribe has the service manager send its signals while b is connected. It
+// is no error if it does already, or is not there.
+func Subscribe(ctx context.Context, b Bus) error {
+	_, err := b.Call(ctx, bus.Call{Name: systemd1, Path: systemd1Path, Interface: systemd1Manager, Member: "Subscribe"})
+	var e *bus.Error
+	if errors.As(err, &e) {
+		return nil
+	}
+	return err
+}
+
 // lookAtJob is how often a job is looked for whose end nobody has told.
 const lookAtJob = 2 * time.Second
 
@@ -459,11 +470,8 @@ func (s *SystemdPlugin) job(ctx context.Context, send Send) (json.RawMessage, er
 	}
 	defer w.Close()
 	// The manager tells of jobs while somebody has subscribed.
-	if _, err := s.manager(ctx, "Subscribe"); err != nil {
-		var e *bus.Error
-		if !errors.As(err, &e) || isGone(e) && !strings.HasSuffix(e.Name, ".UnknownMethod") {
-			return nil, err
-		}
+	if err := Subscribe(ctx, s.Bus); err != nil {
+		return nil, err
 	}
 	b, err := send(ctx)
 	if err != nil {

@@ -55,6 +55,8 @@ type Daemon struct {
 	callers   map[string]knownCaller // by unique name
 	planned   plannedDocuments
 	last      dbusjson.Dict // LastApply
+	drift     int           // differences from the desired state in force
+	settled   chan struct{} // a change has ended: another state may be in force
 }
 
 // A knownCaller is who a unique name was a moment ago. The bus never gives a
@@ -127,7 +129,13 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		return err
 	}
 	keeping := make(chan struct{})
-	go func() { defer close(keeping); d.keepState(ctx) }()
+	go func() {
+		defer close(keeping)
+		var wg sync.WaitGroup
+		wg.Go(func() { d.keepState(ctx) })
+		wg.Go(func() { d.watchDrift(ctx) })
+		wg.Wait()
+	}()
 	defer func() { srv.Close(); <-keeping }()
 	if d.Ready != nil {
 		d.Ready()

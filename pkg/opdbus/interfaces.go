@@ -68,7 +68,7 @@ var interfaces = []iface{
 		path: names.BusObject, name: names.BusInterface + ".Manager",
 		doc: "The desired state of this host, the log of changes, and how this daemon is.",
 		methods: []method{
-			{Method: dbusjson.Method{Name: "GetStatus", Doc: "How the daemon is: version, healthy, log_size, log_root, policy (revision), rules, spooled, faults.",
+			{Method: dbusjson.Method{Name: "GetStatus", Doc: "How the daemon is: version, healthy, log_size, log_root, policy (revision), rules, spooled, faults; pending (id of the change that is under way or awaits its confirmation), drift (differences from the desired state in force).",
 				Out: args(arg("status", "a{sv}", ""))}, kind: reading, do: (*Daemon).getStatus},
 			{Method: dbusjson.Method{Name: "Query", Doc: "Events of the log, newest first, each the stored line. Reading needs uid 0 or org.freedesktop.opdbus.read-sensitive.",
 				In:  args(arg("filter", "a{sv}", "source, type, actor, subject, host (s or as each), since, until (RFC 3339), limit (u, at most 1000; 100 without it).")),

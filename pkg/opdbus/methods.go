@@ -34,11 +34,19 @@ func (d *Daemon) getStatus(ctx context.Context, _ Principal, _ bus.Incoming) ([]
 	if d.Gate.Spool != nil {
 		spooled = d.Gate.Spool.Size()
 	}
+	d.mu.Lock()
+	drift := d.drift
+	d.mu.Unlock()
+	pending := ""
+	if c, err := d.host.Engine.Store.Current(); err == nil && c != nil {
+		pending = c.ID
+	}
 	return []any{dbusjson.Dict{
 		{Key: "version", Value: variant("s", d.Version)}, {Key: "healthy", Value: variant("b", s.healthy())}, {Key: "faults", Value: variant("as", faults)},
 		{Key: "log_size", Value: variant("t", uint64(s.size))}, {Key: "log_root", Value: variant("s", s.root)},
 		{Key: "policy", Value: variant("s", policy.Revision)}, {Key: "rules", Value: variant("u", uint32(len(policy.Rules)))},
 		{Key: "spooled", Value: variant("t", uint64(spooled))},
+		{Key: "pending", Value: variant("s", pending)}, {Key: "drift", Value: variant("u", uint32(drift))},
 	}}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,7 +58,10 @@ func NewHost(g *Gate, conn *bus.Conn, o HostOptions) *Host {
 	plugins := []hoststate.Plugin{
 		&hoststate.HostnamePlugin{Bus: reads, NixOS: nixos},
 		&hoststate.SystemdPlugin{Bus: reads, NixOS: nixos, Watch: watch},
+		&hoststate.SnapshotsPlugin{Root: o.Root, File: filepath.Join(o.Dir, "snapshots.env"), NixOS: nixos},
+		&hoststate.PackagesPlugin{Root: o.Root, NixOS: nixos},
 	}
+	plugins = append(plugins, hoststate.ReadOnlyPlugins(reads, nixos)...)
 	if o.Switch != nil {
 		o.Switch.NixOS = nixos
 		plugins = append(plugins, &hoststate.OVSPlugin{Host: o.Switch}, &hoststate.OpenFlowPlugin{Host: o.Switch})

@@ -18,6 +18,7 @@ func (d *Daemon) openHost() {
 	d.host = NewHost(d.Gate, d.server.Conn, HostOptions{Dir: d.StateDir, LogDir: d.LogDir, Root: d.Root, Switch: d.Switch})
 	d.host.Engine.Log = d.Logger
 	d.host.Engine.Tell = d.tell
+	d.settled = make(chan struct{}, 1)
 	list, err := d.host.Engine.Store.Changes()
 	if err != nil {
 		d.Logger.Error("the journal of the desired state can't be read", "dir", d.StateDir, "error", err)
@@ -55,6 +56,10 @@ func (d *Daemon) tell(c hoststate.Change, step int) {
 		return
 	}
 	d.setLast(&c)
+	select {
+	case d.settled <- struct{}{}:
+	default:
+	}
 	d.emitChanged(names.BusObject, "Manager", "LastApply", variant("a{sv}", d.lastApply()))
 	switch c.Result {
 	case hoststate.ResultPending:
