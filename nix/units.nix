@@ -279,7 +279,34 @@ in
       Install.WantedBy = "multi-user.target";
     };
 
+    "blockchain-dbus.service" = {
+      comment = "Records the signals of the system bus.";
+      Unit = patient // {
+        Description = "GhostBridge: recorder of the system bus";
+        Documentation = "man:opdbus(1)";
+        Requires = "blockchain-log.socket";
+        After = "blockchain-log.socket blockchain-log.service dbus.socket";
+        ConditionPathExists = "/run/dbus/system_bus_socket";
+      };
+      Service = sandbox // always // defaults // {
+        Type = "notify";
+        User = "gb-dbus";
+        SupplementaryGroups = "gb-writers";
+        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "opdbus"} watch --recorder";
+        # Senders are told by their units: /proc/PID/cgroup.
+        ProtectProc = "default";
+        RestartSec = "5s";
+        WatchdogSec = "1min";
+        # The log's daemon was stopped or restarted: no failure of the recorder.
+        SuccessExitStatus = "TEMPFAIL";
+      };
+      Install.WantedBy = "multi-user.target";
+    };
+
     "op-dbus.service" = {
+      # The switch's sockets and state are root's. A user of its own would have to
+      # be allowed systemd's manage-units by polkit, which is as good as root, and
+      # each service would ask polkit about it once more.
       comment = "Root without capabilities: what it may do is what services let root do.";
       Unit = patient // {
         Description = "GhostBridge: the choke point before changes through D-Bus";
@@ -297,7 +324,8 @@ in
         SupplementaryGroups = "gb-writers ghostbridge";
         StateDirectory = "ghostbridge";
         StateDirectoryMode = "0755";
-        # Callers are told apart by their units: /proc/PID/cgroup.
+        # Callers are told apart by their units, and intents by their process:
+        # /proc/PID/cgroup, /proc/sys/kernel/random/boot_id.
         ProcSubset = "all";
         ProtectProc = "default";
         WatchdogSec = "30s";
@@ -482,6 +510,7 @@ in
     ''u gb-journal - "GhostBridge recorder of the journal" - -''
     ''u gb-index - "GhostBridge index" ${vectors} -''
     ''u gb-search - "GhostBridge search" - -''
+    ''u gb-dbus - "GhostBridge recorder of the system bus" - -''
   ];
 
   # tmpfiles.d(5). Files that a daemon makes belong to the group of readers,

@@ -38,7 +38,10 @@ func boot(t *testing.T, d *disk) *container {
 	t.Helper()
 	c := &container{t: t, disk: d}
 	args := []string{
-		"--quiet", "--keep-unit", "--register=no", "--private-network", "--console=pipe", "--capability=all",
+		"--quiet", "--keep-unit", "--register=no", "--private-network", "--console=pipe",
+		// The clock is the host's. A first change of the time zone, which the
+		// kernel is told of, would put it forward or back.
+		"--capability=all", "--drop-capability=CAP_SYS_TIME",
 		"--machine=gbe2e", "--hostname=gbe2e", "--directory=" + d.root, "--bind=" + d.device, "--boot",
 	}
 	// In a pid namespace around the container's, that ends with this process
@@ -190,7 +193,12 @@ func (c *container) healthy() {
 	c.t.Helper()
 	failing := func() string { return c.run("systemctl", "list-units", "--failed", "--plain", "--no-legend") }
 	starting := func() bool {
-		return c.property("blockchain-log.service", "ActiveState") != "active" || c.property("blockchain-journal.service", "ActiveState") != "active"
+		for _, u := range []string{"blockchain-log.service", "blockchain-journal.service", "blockchain-dbus.service", "op-dbus.service"} {
+			if c.property(u, "ActiveState") != "active" {
+				return true
+			}
+		}
+		return false
 	}
 	for deadline := time.Now().Add(30 * time.Second); (starting() || failing() != "") && time.Now().Before(deadline); {
 		time.Sleep(200 * time.Millisecond)
@@ -201,6 +209,7 @@ func (c *container) healthy() {
 	for _, u := range []string{
 		"blockchain-log.socket", "blockchain-search.socket", "gb-vecsync.socket",
 		"btrfs-snapshot.timer", "blockchain-rotate.timer", "btrfs-vector-sync.path", "blockchain-log.service", "blockchain-journal.service",
+		"blockchain-dbus.service", "op-dbus.service",
 	} {
 		if state := c.property(u, "ActiveState"); state != "active" {
 			c.t.Errorf("%s is %s", u, state)
@@ -224,7 +233,7 @@ func (c *container) healthy() {
 // journal returns what the journal has since a time, of our units.
 func (c *container) journal(since time.Time) string {
 	out, err := c.try("journalctl", "--no-pager", "--output=short-precise", "--since=@"+strconv.FormatInt(since.Unix(), 10),
-		"--unit=blockchain-*", "--unit=btrfs-*", "--unit=gb-vecsync*")
+		"--unit=blockchain-*", "--unit=btrfs-*", "--unit=gb-vecsync*", "--unit=op-dbus*")
 	if err != nil {
 		out += "\n" + err.Error()
 	}
@@ -318,7 +327,7 @@ func readProcess(dir string) (process, error) {
 
 // ours says whether a process belongs to a unit of ours.
 func (p process) ours() bool {
-	for _, prefix := range []string{"blockchain-", "btrfs-snapshot", "btrfs-vector-sync", "gb-vecsync"} {
+	for _, prefix := range []string{"blockchain-", "btrfs-snapshot", "btrfs-vector-sync", "gb-vecsync", "op-dbus"} {
 		if strings.HasPrefix(p.unit, prefix) {
 			return true
 		}

@@ -59,6 +59,7 @@ func TestPipeline(t *testing.T) {
 	}
 	phase("install", func(t *testing.T) { install(t, c, old) })
 	phase("witness", func(t *testing.T) { witnessed(t, c) })
+	phase("bus", func(t *testing.T) { systemBus(t, c) })
 	phase("search", func(t *testing.T) { searchable(t, c) })
 	phase("idle", func(t *testing.T) { idle(t, c) })
 	phase("kills", func(t *testing.T) { kills(t, c) })
@@ -124,7 +125,7 @@ func install(t *testing.T, c *container, deb string) {
 	for _, u := range []string{
 		"btrfs-snapshot.timer", "btrfs-snapshot.service", "btrfs-vector-sync.path", "btrfs-vector-sync.service", "gb-vecsync.socket", "gb-vecsync@.service",
 		"blockchain-log.socket", "blockchain-log.service", "blockchain-journal.service", "blockchain-search.socket", "blockchain-search.service",
-		"blockchain-rotate.timer", "blockchain-rotate.service", "blockchain-witness.service",
+		"blockchain-rotate.timer", "blockchain-rotate.service", "blockchain-witness.service", "blockchain-dbus.service", "op-dbus.service",
 	} {
 		if !slices.Contains(units, u) {
 			t.Errorf("the package has no %s", u)
@@ -218,7 +219,7 @@ func remove(t *testing.T, c *container, deb string) {
 	if list := c.run("btrfs", "subvolume", "list", "/"); strings.Contains(list, names.SnapshotsSubvolume+"/") {
 		t.Errorf("after purging there are still snapshots:\n%s", list)
 	}
-	if out, err := c.try("systemctl", "list-unit-files", "--no-legend", "blockchain-*", "btrfs-*", "gb-*"); err == nil && out != "" {
+	if out, err := c.try("systemctl", "list-unit-files", "--no-legend", "blockchain-*", "btrfs-*", "gb-*", "op-dbus*"); err == nil && out != "" {
 		t.Errorf("after purging systemd still has:\n%s", out)
 	}
 	if failed := c.run("systemctl", "list-units", "--failed", "--plain", "--no-legend"); failed != "" {

@@ -21,7 +21,7 @@ import (
 const repository = "../.."
 
 // treePackages are what the container has besides Debian's minimum.
-var treePackages = []string{"btrfs-progs", "dbus", "procps", "systemd", "systemd-sysv"}
+var treePackages = []string{"btrfs-progs", "dbus", "polkitd", "procps", "systemd", "systemd-resolved", "systemd-sysv", "tzdata"}
 
 // tree returns a tar archive of a Debian like this host's, without our
 // package. It is made once, by mmdebstrap from where this host gets its

@@ -26,7 +26,7 @@ func busctl(Options) Converter {
 		if err := json.Unmarshal(line, &m); err != nil {
 			return nil, fmt.Errorf("not a line of busctl monitor --json=short: %w", err)
 		}
-		if m.Type != "signal" || routineSignal(m.Path, m.Member, string(m.Payload.Data)) {
+		if m.Type != "signal" || RoutineSignal(m.Path, m.Member, string(m.Payload.Data)) {
 			return nil, nil
 		}
 		o := out{Source: "dbus", Type: name("dbus."+m.Member, "dbus.signal"), Subject: m.Path, Actor: m.Sender,

@@ -27,7 +27,7 @@ func journald(Options) Converter {
 		unit := get("_SYSTEMD_UNIT")
 		if u := get("UNIT"); u != "" { // systemd itself, about a unit
 			unit = u
-			if startsEverySecond(u) && slices.Contains(routineMessages, get("MESSAGE_ID")) {
+			if StartsEverySecond(u) && slices.Contains(routineMessages, get("MESSAGE_ID")) {
 				return nil, nil
 			}
 		}

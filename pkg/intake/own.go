@@ -11,7 +11,8 @@ import (
 // recorded.
 var everySecond = []string{"btrfs-snapshot.service", "btrfs-snapshot.timer", "btrfs-vector-sync.path", "btrfs-vector-sync.service"}
 
-func startsEverySecond(unit string) bool {
+// StartsEverySecond says whether a unit is one of them.
+func StartsEverySecond(unit string) bool {
 	return slices.Contains(everySecond, unit) || strings.HasPrefix(unit, "gb-vecsync@") && strings.HasSuffix(unit, ".service")
 }
 
@@ -25,9 +26,9 @@ var routineMessages = []string{
 
 const systemdPath = "/org/freedesktop/systemd1/"
 
-// routineSignal says whether a signal of systemd's manager is of a unit of ours
+// RoutineSignal says whether a signal of systemd's manager is of a unit of ours
 // that starts and ends well. arguments are its arguments as JSON.
-func routineSignal(path, member, arguments string) bool {
+func RoutineSignal(path, member, arguments string) bool {
 	rest, ok := strings.CutPrefix(path, systemdPath)
 	if path+"/" == systemdPath {
 		rest, ok = "", true
@@ -36,7 +37,7 @@ func routineSignal(path, member, arguments string) bool {
 		return false
 	}
 	if unit, ok := strings.CutPrefix(rest, "unit/"); ok {
-		return startsEverySecond(unescapePath(unit))
+		return StartsEverySecond(UnescapePath(unit))
 	}
 	if strings.HasPrefix(rest, "job/") {
 		// Which unit it is of can't be told; JobNew and JobRemoved tell it.
@@ -48,7 +49,7 @@ func routineSignal(path, member, arguments string) bool {
 			return false
 		}
 		for _, word := range strings.Split(arguments, `"`) {
-			if startsEverySecond(word) {
+			if StartsEverySecond(word) {
 				return true
 			}
 		}
@@ -56,8 +57,8 @@ func routineSignal(path, member, arguments string) bool {
 	return false
 }
 
-// unescapePath undoes sd_bus_path_encode(3): _2d is '-'.
-func unescapePath(s string) string {
+// UnescapePath undoes sd_bus_path_encode(3): _2d is '-'.
+func UnescapePath(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] == '_' && i+2 < len(s) {

@@ -165,17 +165,24 @@ func eventArgs(b bus.Body) json.RawMessage {
 // SignalEvents returns the event lines of a signal, as the log takes them: one,
 // and one before it if signals were dropped.
 func SignalEvents(busName string, s bus.Signal) [][]byte {
-	var lines [][]byte
-	if s.Dropped > 0 {
-		lines = append(lines, eventLine(event{Time: s.Time, Source: "dbus", Type: "dbus.dropped", Severity: "warning",
-			Message: fmt.Sprintf("%d signals were dropped: the reader is too slow", s.Dropped), Data: map[string]any{"bus": busName, "dropped": s.Dropped}}))
+	return append(droppedEvent(busName, s), eventLine(signalEvent(busName, s)))
+}
+
+func droppedEvent(busName string, s bus.Signal) [][]byte {
+	if s.Dropped == 0 {
+		return nil
 	}
+	return [][]byte{eventLine(event{Time: s.Time, Source: "dbus", Type: "dbus.dropped", Severity: "warning",
+		Message: fmt.Sprintf("%d signals were dropped: the reader is too slow", s.Dropped), Data: map[string]any{"bus": busName, "dropped": s.Dropped}})}
+}
+
+func signalEvent(busName string, s bus.Signal) event {
 	data := map[string]any{"bus": busName, "path": s.Path, "interface": s.Interface, "member": s.Member, "signature": s.Body.Signature(), "args": eventArgs(s.Body)}
 	if s.Err != nil {
 		data["error"] = Clean(s.Err.Error())
 	}
-	return append(lines, eventLine(event{Time: s.Time, Source: "dbus", Type: "dbus." + s.Member, Subject: s.Path, Actor: s.Sender,
-		Message: fmt.Sprintf("signal %s.%s from %s at %s", s.Interface, s.Member, s.Sender, s.Path), Data: data}))
+	return event{Time: s.Time, Source: "dbus", Type: "dbus." + s.Member, Subject: s.Path, Actor: s.Sender,
+		Message: fmt.Sprintf("signal %s.%s from %s at %s", s.Interface, s.Member, s.Sender, s.Path), Data: data}
 }
 
 // An event is what a producer gives the log (FORMATS.md, "Event").
