@@ -63,6 +63,24 @@ const parallel = 16
 // Names returns the names of the bus, sorted: well-known ones, with those that
 // can be started, and with all the unique ones too.
 func (c *Conn) Names(ctx context.Context, all bool) ([]Name, error) {
+	list, err := c.owned(ctx, all)
+	if err != nil {
+		return list, err
+	}
+	err = each(len(list), func(i int) error {
+		n := &list[i]
+		if n.Owner == "" || n.Owner == driverName {
+			return nil
+		}
+		var err error
+		n.Credentials, err = c.Credentials(ctx, n.Owner)
+		return ignoreGone(err)
+	})
+	return list, err
+}
+
+// owned is Names without credentials.
+func (c *Conn) owned(ctx context.Context, all bool) ([]Name, error) {
 	found := map[string]*Name{}
 	for _, member := range []string{"ListNames", "ListActivatableNames"} {
 		b, err := c.driver(ctx, member, "")
@@ -90,13 +108,7 @@ func (c *Conn) Names(ctx context.Context, all bool) ([]Name, error) {
 	err := each(len(list), func(i int) error {
 		n := &list[i]
 		owner, err := c.Owner(ctx, n.Name, false)
-		if err != nil {
-			return ignoreGone(err)
-		}
-		if n.Owner = owner; owner == driverName {
-			return nil
-		}
-		n.Credentials, err = c.Credentials(ctx, owner)
+		n.Owner = owner
 		return ignoreGone(err)
 	})
 	return list, err

@@ -115,7 +115,7 @@ type NamedTree struct {
 // TreeOfAll looks over every name of the bus that has an owner; nobody is
 // started. Names of one owner share its objects.
 func (c *Conn) TreeOfAll(ctx context.Context) ([]NamedTree, error) {
-	names, err := c.Names(ctx, false)
+	names, err := c.owned(ctx, false)
 	if err != nil {
 		return nil, err
 	}
