@@ -27,6 +27,9 @@ Example:
 			&cli.BoolFlag{Name: "json", Usage: "print origin, size and root as JSON"},
 		},
 		Action: func(c *cli.Context) error {
+			if err := noArgument(c); err != nil {
+				return err
+			}
 			dir := c.String("log")
 			if c.Bool("sign") {
 				l, err := chain.Open(dir, c.String("keys"), options())

@@ -32,6 +32,9 @@ Example:
 }
 
 func runExport(c *cli.Context) error {
+	if err := noArgument(c); err != nil {
+		return err
+	}
 	dir := os.DirFS(c.String("log"))
 	if c.Bool("ndjson") == (c.String("tiles") != "") {
 		return cli.Usagef("export wants either --tiles DIR or --ndjson")

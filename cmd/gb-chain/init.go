@@ -32,8 +32,8 @@ Example:
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},
 		},
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return cli.Usagef("init takes no argument; the directory is --log DIR")
+			if err := noArgument(c); err != nil {
+				return err
 			}
 			origin, dir := c.String("origin"), c.String("log")
 			if origin == "" {

@@ -37,8 +37,8 @@ Example:
 		Subcommands: []*cli.Command{sealCommand(false), sealCommand(true)},
 		Flags:       []cli.Flag{logFlag(), &cli.BoolFlag{Name: "json", Usage: "print all public keys as one JSON object"}},
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return cli.Usagef("key takes no argument %q", c.Args().First())
+			if err := noArgument(c); err != nil {
+				return err
 			}
 			created, err := chain.ReadCreated(os.DirFS(c.String("log")))
 			if err != nil {
@@ -76,8 +76,8 @@ Example:
 	}
 	c.Flags = []cli.Flag{logFlag(), keysFlag(), waitFlag()}
 	c.Action = func(c *cli.Context) error {
-		if c.Args().Present() {
-			return cli.Usagef("key %s takes no argument", c.Command.Name)
+		if err := noArgument(c); err != nil {
+			return err
 		}
 		o := options()
 		o.Wait = c.Duration("wait")

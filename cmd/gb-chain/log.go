@@ -63,6 +63,15 @@ func expectedKeys(c *cli.Context) (k expected, err error) {
 	return k, nil
 }
 
+// noArgument refuses arguments, which would be taken for the log's directory by
+// who gives one.
+func noArgument(c *cli.Context) error {
+	if c.Args().Present() {
+		return cli.WithHint(cli.Usagef("%s takes no argument %.80q", c.Command.Name, c.Args().First()), "the log's directory is --log DIR")
+	}
+	return nil
+}
+
 // self is this process as the writer of an event.
 func self() event.Peer {
 	return event.Peer{UID: uint32(os.Getuid()), Unit: chain.UnitOf(os.Getpid())}

@@ -163,7 +163,7 @@ func readState(file string) (*chain.State, error) {
 	}
 	s, err := chain.ReadState(data)
 	if err != nil {
-		return nil, cli.WithHint(fmt.Errorf("--since-checkpoint: %s: %w", file, err), "remove it to verify the whole log")
+		return nil, cli.WithHint(fmt.Errorf("--since-checkpoint: %s: %w", file, err), "name another FILE; one that is not there yet is made after the whole was verified")
 	}
 	return s, nil
 }

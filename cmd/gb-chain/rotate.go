@@ -36,6 +36,9 @@ Example:
 }
 
 func runRotateKey(c *cli.Context) error {
+	if err := noArgument(c); err != nil {
+		return err
+	}
 	dir := c.String("log")
 	if c.IsSet("socket") {
 		return rotateRemote(c, c.String("socket"), "")

@@ -49,8 +49,8 @@ Example:
 }
 
 func runServe(c *cli.Context) error {
-	if c.Args().Present() {
-		return cli.Usagef("serve takes no argument")
+	if err := noArgument(c); err != nil {
+		return err
 	}
 	writers, err := chain.LoadWriters(c.String("writers"))
 	if err != nil {

@@ -44,8 +44,8 @@ type status struct {
 }
 
 func runStatus(c *cli.Context) error {
-	if c.Args().Present() {
-		return cli.Usagef("status takes no argument")
+	if err := noArgument(c); err != nil {
+		return err
 	}
 	dir, socket := c.String("log"), c.String("socket")
 	st, err := chain.ReadStatus(dir, time.Now())

@@ -48,6 +48,9 @@ Example:
 }
 
 func runVerify(c *cli.Context) error {
+	if err := noArgument(c); err != nil {
+		return err
+	}
 	dir := c.String("log")
 	keys, err := expectedKeys(c)
 	if err != nil {

@@ -124,6 +124,9 @@ func runWitnessRemove(c *cli.Context) error {
 }
 
 func runWitnessList(c *cli.Context) error {
+	if err := noArgument(c); err != nil {
+		return err
+	}
 	w, err := someWitnesses(c)
 	if err != nil {
 		return err
@@ -162,6 +165,9 @@ func runWitnessList(c *cli.Context) error {
 }
 
 func runWitnessOffer(c *cli.Context) error {
+	if err := noArgument(c); err != nil {
+		return err
+	}
 	w, err := someWitnesses(c)
 	if err != nil {
 		return err
