@@ -249,6 +249,39 @@ in
       Install.WantedBy = "multi-user.target";
     };
 
+    "ovs-switch.socket" = {
+      comment = "op-dbus.service, which has no rights over the network, has the switch changed here; root's alone.";
+      Unit = {
+        Description = "GhostBridge: socket for changes of the switch";
+        Documentation = "man:gb-ovs-setup(1)";
+      };
+      Socket = {
+        ListenStream = "${run}/switch.sock";
+        SocketMode = "0600";
+        Accept = true;
+        MaxConnections = 8;
+      };
+      Install.WantedBy = "sockets.target";
+    };
+
+    "ovs-switch@.service" = {
+      comment = "One look at the switch, or one change of it, for op-dbus.service.";
+      Unit = {
+        Description = "GhostBridge: a change of the switch";
+        Documentation = "man:gb-ovs-setup(1)";
+        CollectMode = "inactive-or-failed";
+      };
+      Service = base // switch // {
+        Type = "simple";
+        ExecStart = "${bin "gb-ovs-setup"} answer";
+        StandardInput = "socket";
+        StandardOutput = "socket";
+        StandardError = "journal";
+        # What is rolled back, and awaits its confirmation, is in ${state}.
+        UMask = "0077";
+      };
+    };
+
     "blockchain-ovs.service" = {
       comment = "Records what becomes of the switch. What is to be put back is ovs-bridge-watch.service's.";
       Unit = patient // {
@@ -311,8 +344,8 @@ in
       Unit = patient // {
         Description = "GhostBridge: the choke point before changes through D-Bus";
         Documentation = "man:opdbus(1)";
-        Wants = "blockchain-log.socket";
-        After = "blockchain-log.socket dbus.socket";
+        Wants = "blockchain-log.socket ovs-switch.socket";
+        After = "blockchain-log.socket dbus.socket ovs-switch.socket";
         ConditionPathExists = "/run/dbus/system_bus_socket";
       };
       Service = sandbox // always // {
@@ -393,6 +426,11 @@ in
         ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";
         LogLevelMax = "notice";
         StandardOutput = "null";
+        # What opdbus apply has set wins.
+        EnvironmentFile = [
+          "-/etc/default/ghostbridge"
+          "-${state}/state/snapshots.env"
+        ];
         TimeoutStartSec = "1min";
       };
     };

@@ -48,7 +48,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 nothing to do
 (with --exit-code), 75 the log does not take what is about to be done.`,
 		Commands: []*cli.Command{
 			planCommand(), applyCommand(), confirmCommand(), rollbackCommand(), statusCommand(), watchCommand(),
-			renderCommand(), schemaCommand(),
+			renderCommand(), schemaCommand(), answerCommand(),
 		},
 	}
 }

@@ -20,6 +20,7 @@ func hostFlags() []cli.Flag {
 		&cli.StringFlag{Name: "ovs-state", EnvVars: []string{"GB_OVS_STATE"}, Value: names.OVSStateDir, Usage: "`DIR` of the switch's checkpoints and of its confirmed configuration"},
 		&cli.StringFlag{Name: "ovs-config", EnvVars: []string{"GB_OVS_CONFIG"}, Value: names.OVSConfig, Usage: "`FILE` that says what bridges there are where nothing was ever confirmed"},
 		&cli.DurationFlag{Name: "ovs-timeout", EnvVars: []string{"GB_OVS_TIMEOUT"}, Value: 10 * time.Second, Usage: "how long the switch may take for a step: a `DURATION`"},
+		&cli.StringFlag{Name: "ovs-socket", EnvVars: []string{"GB_OVS_SOCKET"}, Value: names.SwitchSocket, Usage: "`SOCKET` of who changes the switch; where there is none this process does"},
 		&cli.StringFlag{Name: "root", EnvVars: []string{"GB_ROOT"}, Value: "/", Usage: "`DIR` in which the host's files are looked for"},
 	}
 }
@@ -52,8 +53,12 @@ func switchHost(c *cli.Context) (*hoststate.SwitchHost, error) {
 	return &hoststate.SwitchHost{
 		Config: c.String("ovs-config"), Store: store,
 		Open: func() hoststate.Switch {
-			return &ovs.Setup{Remote: remote, RunDir: runDir, Timeout: timeout, Store: store, Journal: &ovs.Journal{Socket: c.String("socket"), Spool: spool},
+			s := &ovs.Setup{Remote: remote, RunDir: runDir, Timeout: timeout, Store: store, Journal: &ovs.Journal{Socket: c.String("socket"), Spool: spool},
 				Log: logger, Arm: guard.Arm, Disarm: guard.Disarm}
+			if _, err := os.Stat(c.String("ovs-socket")); err == nil {
+				return &ovs.Remote{Setup: s, Socket: c.String("ovs-socket")}
+			}
+			return s
 		},
 	}, nil
 }

@@ -5,13 +5,17 @@ package opdbus
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ghostbridge/ghostbridge/integration/privatebus"
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
@@ -167,10 +171,54 @@ func (r *rig) openflow(member string, args ...string) (string, error) {
 
 const switchRules = `{"id":"net","interface":"org.freedesktop.opdbus.Network.*","effect":"allow"},`
 
-// Bridges and flows, forth and back, on a real switch.
+// Bridges and flows, forth and back, on a real switch: by the daemon itself,
+// and by a keeper that it asks, as its unit without rights does.
 func TestStateOfTheSwitch(t *testing.T) {
+	t.Run("by itself", func(t *testing.T) { testStateOfTheSwitch(t, false) })
+	t.Run("by its keeper", func(t *testing.T) { testStateOfTheSwitch(t, true) })
+}
+
+// keeper answers on a socket as ovs-switch.socket does, in the switch's
+// namespace; the daemon is in another.
+func (r *rig) keeper(sw *vswitch.Switch) {
+	r.t.Helper()
+	l, err := net.Listen("unix", r.dir+"/switch.sock")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	env := append(os.Environ(), r.env...)
+	r.within = nil
+	r.env = append(r.env, "GB_OVS_SOCKET="+r.dir+"/switch.sock")
+	program := tools.Path(r.t, "gb-ovs-setup")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				f, err := conn.(*net.UnixConn).File()
+				if err != nil {
+					return
+				}
+				defer f.Close()
+				cmd := exec.Command("ip", "netns", "exec", sw.NS, program, "answer")
+				cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, f, f, os.Stderr
+				cmd.Run()
+			})
+		}
+	})
+	r.t.Cleanup(func() { l.Close(); wg.Wait() })
+}
+
+func testStateOfTheSwitch(t *testing.T, keeper bool) {
 	r, c := newHost(t, strings.Replace(stateRules, `"rules":[`, `"rules":[`+switchRules, 1))
 	sw := r.withSwitch()
+	if keeper {
+		r.keeper(sw)
+	}
 	r.allow(opdbus.PolkitCall, opdbus.PolkitApply, opdbus.PolkitRollback, opdbus.PolkitNetwork)
 	r.start()
 	doc := `{"version":1,"plugins":{"ovs":{"bridges":{"br0":{"datapath_type":"netdev","ports":{"in0":{"type":"internal"}}}}},"openflow":{"bridges":{"br0":{"default":true}}},

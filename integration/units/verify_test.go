@@ -33,6 +33,7 @@ var ceilings = map[string]string{
 	"blockchain-ovs.service":     "15",
 	"ovs-bridge-setup.service":   "50",
 	"ovs-bridge-watch.service":   "50",
+	"ovs-switch@.service":        "50",
 }
 
 // build returns where the binaries are: systemd looks whether what a unit
@@ -218,6 +219,7 @@ func TestPaths(t *testing.T) {
 	for _, c := range []struct{ unit, section, key, want string }{
 		{"blockchain-log.socket", "Socket", "ListenStream", names.ChainSocket},
 		{"gb-vecsync.socket", "Socket", "ListenStream", names.VecsyncSocket},
+		{"ovs-switch.socket", "Socket", "ListenStream", names.SwitchSocket},
 		{"blockchain-search.socket", "Socket", "ListenStream", names.SearchSocket},
 		{"gb-vecsync@.service", "Service", "ReadWritePaths", names.VectorsDir},
 		{"blockchain-witness.service", "Service", "StateDirectory", strings.TrimPrefix(names.WitnessDir, "/var/lib/")},

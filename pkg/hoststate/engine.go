@@ -299,8 +299,12 @@ func (e *Engine) Apply(ctx context.Context, g Gate, d *Document, o ApplyOptions)
 	if err != nil {
 		return nil, err
 	}
+	id, err := e.Store.newID()
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now().UTC()
-	c := &Change{ID: newID(now), Time: now, By: o.By, Intent: o.Intent, Result: ResultApplying, Plan: plan, Steps: make([]Step, len(plan.Actions)),
+	c := &Change{ID: id, Time: now, By: o.By, Intent: o.Intent, Result: ResultApplying, Plan: plan, Steps: make([]Step, len(plan.Actions)),
 		Document: d.Bytes(), BootID: bootID()}
 	if inForce != nil {
 		c.InForce = mustJSON(inForce)

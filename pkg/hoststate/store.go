@@ -2,7 +2,6 @@ package hoststate
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,11 +97,22 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// newID makes an id that sorts by time.
-func newID(now time.Time) string {
-	var b [4]byte
+// newID makes an id that sorts after all that are there, whatever the clock
+// says: a number, and letters that tell it from one of an earlier journal.
+func (s *Store) newID() (string, error) {
+	ids, err := s.ids()
+	if err != nil {
+		return "", err
+	}
+	last := 0
+	if len(ids) > 0 {
+		if last, err = strconv.Atoi(strings.Split(ids[len(ids)-1], "-")[0]); err != nil {
+			return "", fmt.Errorf("%s: %q is not the name of a change", s.path("changes"), ids[len(ids)-1])
+		}
+	}
+	var b [2]byte
 	rand.Read(b[:])
-	return now.UTC().Format("20060102T150405") + "-" + hex.EncodeToString(b[:])
+	return fmt.Sprintf("%06d-%x", last+1, b), nil
 }
 
 // An InForce is the document that was applied last and stayed.

@@ -43,6 +43,7 @@ const (
 	ChainSocket   = RunDir + "/chain.sock"
 	VecsyncSocket = RunDir + "/vecsync.sock"
 	SearchSocket  = RunDir + "/search.sock"
+	SwitchSocket  = RunDir + "/switch.sock" // root's: changes of the switch
 	MCPSocket     = RunDir + "/mcp.sock"
 	WebSocket     = RunDir + "/web.sock" // where gb-web login asks
 
@@ -110,6 +111,7 @@ var Units = []string{
 	"blockchain-log.socket", "blockchain-log.service", "blockchain-witness.service",
 	"blockchain-journal.service", "blockchain-dbus.service", "blockchain-ovs.service",
 	"blockchain-search.socket", "blockchain-search.service",
+	"ovs-switch.socket", "ovs-switch@.service",
 	"blockchain-rotate.timer", "blockchain-rotate.service",
 	"openvswitch.service",
 	"op-dbus.service",
