@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
@@ -60,6 +61,9 @@ func runApply(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		return printPlan(c, config)
 	}
+	// A moment's work: the collector is for what does not fit.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(64 << 20)
 	timeout := c.Duration("confirm-timeout")
 	if timeout != 0 && timeout < time.Second {
 		return cli.Usagef("--confirm-timeout %s: nobody can confirm within less than a second", timeout)

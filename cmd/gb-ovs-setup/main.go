@@ -2,11 +2,17 @@
 package main
 
 import (
+	"runtime"
+
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
-func main() { cli.Main(app()) }
+func main() {
+	// It mostly waits: waking another thread costs more than it gains.
+	runtime.GOMAXPROCS(1)
+	cli.Main(app())
+}
 
 func app() *cli.App {
 	return &cli.App{

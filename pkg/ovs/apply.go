@@ -98,7 +98,7 @@ func settled(ctx context.Context, db DB, next int64) (*State, error) {
 		// A server that is well says so before ctx ends, and it is the switch
 		// that is dead.
 		left := time.Until(deadline)
-		limit = left - min(left/10, 200*time.Millisecond)
+		limit = left - min(left/4, 500*time.Millisecond)
 	}
 	state, err := readState(ctx, db, ovsdb.Await(Database, "cur_cfg", next, limit))
 	if errors.Is(err, ovsdb.ErrConflict) {
