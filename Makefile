@@ -36,7 +36,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  systemd-container dbus dnsmasq-base \
                  dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi
 
-.PHONY: all build test check quickcheck bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
+.PHONY: all build node-deps test check quickcheck bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
 all: build
 
@@ -80,6 +80,22 @@ deps test-deps:
 	  fi; \
 	fi; \
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
+
+# The clients and the conformance suite of the MCP tests, and Node 22 to run
+# them, which is an npm package too. package-lock.json has their hashes.
+NODE_CLIENTS := integration/mcp/testdata/node
+test-deps: node-deps
+node-deps:
+	@if ! command -v npm >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "installing: npm"; \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends npm >/dev/null; \
+	fi; \
+	if ! command -v npm >/dev/null; then \
+	  echo "missing: npm, for the tests with MCP clients" >&2; \
+	elif [ ! $(NODE_CLIENTS)/node_modules/.package-lock.json -nt $(NODE_CLIENTS)/package-lock.json ]; then \
+	  echo "installing: MCP clients ($(NODE_CLIENTS))"; \
+	  cd $(NODE_CLIENTS) && npm ci --loglevel=error --no-progress --ignore-scripts >/dev/null && touch node_modules/.package-lock.json; \
+	fi
 
 test: test-deps build bin/run quickcheck
 	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 30m -race ./pkg/... -- -timeout 30m ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \

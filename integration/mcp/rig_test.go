@@ -76,9 +76,9 @@ func newRig(t testing.TB, policy string) *rig {
 }
 
 // start starts one of our programs for the time of the test.
-func (r *rig) start(program string, uid uint32, args ...string) *exec.Cmd {
+func (r *rig) start(name string, uid uint32, args ...string) *exec.Cmd {
 	r.t.Helper()
-	cmd := exec.Command(tools.Path(r.t, program), args...)
+	cmd := exec.Command(program(r.t, name), args...)
 	cmd.Env = append(os.Environ(), r.env...)
 	said := &bytes.Buffer{}
 	cmd.Stderr = said
@@ -93,10 +93,10 @@ func (r *rig) start(program string, uid uint32, args ...string) *exec.Cmd {
 	r.t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
-			r.t.Errorf("%s %v: %v", program, args, err)
+			r.t.Errorf("%s %v: %v", name, args, err)
 		}
 		if r.t.Failed() {
-			r.t.Logf("%s %v said:\n%.8000s", program, args, said)
+			r.t.Logf("%s %v said:\n%.8000s", name, args, said)
 		}
 	})
 	return cmd

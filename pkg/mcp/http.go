@@ -1,9 +1,11 @@
 package mcp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -30,6 +32,7 @@ const (
 	maxRequests    = 512 // under way
 	maxSessions    = 1024
 	sessionTimeout = 30 * time.Minute
+	bodyTimeout    = 15 * time.Second
 	maxHeader      = 32 << 10
 )
 
@@ -75,7 +78,7 @@ func (s *Server) Handler(o HTTPOptions) http.Handler {
 	}
 	h := auth.RequireBearerToken(verify, nil)(eras)
 	h = s.sameOrigin(h)
-	h = s.knownHost(o.Hosts, h)
+	h = s.knownHost(o.Hosts, promptBody(h))
 	return atMost(maxRequests, h)
 }
 
@@ -151,6 +154,39 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// promptBody reads the body before anything is done, so that nobody holds a
+// request open by sending it slowly. The server's ReadTimeout would end answers
+// that take longer, too.
+func promptBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body == nil || r.Body == http.NoBody {
+			next.ServeHTTP(w, r)
+			return
+		}
+		c := http.NewResponseController(w)
+		if err := c.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+			http.Error(w, "internal error", http.StatusInternalServerError)
+			return
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+		var long *http.MaxBytesError
+		switch {
+		case errors.As(err, &long):
+			http.Error(w, fmt.Sprintf("the body is longer than %d bytes", maxRequest), http.StatusRequestEntityTooLarge)
+			return
+		case err != nil:
+			http.Error(w, "the body can't be read", http.StatusBadRequest)
+			return
+		}
+		if err := c.SetReadDeadline(time.Time{}); err != nil {
+			http.Error(w, "internal error", http.StatusInternalServerError)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
 // atMost refuses more than n requests at once.
 func atMost(n int, next http.Handler) http.Handler {
 	slots := make(chan struct{}, n)
@@ -169,7 +205,7 @@ func atMost(n int, next http.Handler) http.Handler {
 // Serve serves agents on listeners until ctx ends, then for as long as what is
 // under way takes, at most five seconds.
 func (s *Server) Serve(ctx context.Context, o HTTPOptions, listeners ...net.Listener) error {
-	srv := &http.Server{Handler: s.Handler(o), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
+	srv := &http.Server{Handler: s.Handler(o), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- srv.Serve(l) }()
