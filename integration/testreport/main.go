@@ -161,6 +161,12 @@ func skipReason(output []string) string {
 	return "no reason given"
 }
 
+// unasked are the tests that are not there without a value that only a person
+// can give.
+var unasked = []struct{ env, what string }{
+	{"GB_QDRANT", "the index in Qdrant against a real server: HOST:PORT of its gRPC (1.16 to 1.18)"},
+}
+
 // close prints the totals and says whether all is well.
 func (r *report) close(skipFails bool) bool {
 	if len(r.long) > 0 {
@@ -168,6 +174,15 @@ func (r *report) close(skipFails bool) bool {
 		for _, t := range r.long {
 			fmt.Fprintf(r.w, "  %s\n", t)
 		}
+	}
+	for i, u := range unasked {
+		if os.Getenv(u.env) != "" {
+			continue
+		}
+		if i == 0 {
+			fmt.Fprintf(r.w, "\nnot asked for:\n")
+		}
+		fmt.Fprintf(r.w, "  %s: %s\n", u.env, u.what)
 	}
 	if len(r.skipped) > 0 {
 		fmt.Fprintf(r.w, "\nskipped:\n")

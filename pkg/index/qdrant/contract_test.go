@@ -1,11 +1,15 @@
 package qdrant_test
 
 import (
+	"context"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	client "github.com/qdrant/go-client/qdrant"
 
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 	"github.com/ghostbridge/ghostbridge/pkg/index/indextest"
@@ -66,7 +70,27 @@ func open(t *testing.T, c *qdrant.Client, tenant string) *indextest.Index {
 }
 
 func TestContract(t *testing.T) {
-	run(t, dial(t, options(t, qdranttest.New(t).Address())))
+	t.Run("stubs", func(t *testing.T) { run(t, dial(t, options(t, qdranttest.New(t).Address()))) })
+	if address := os.Getenv("GB_QDRANT"); address != "" {
+		t.Run("server", func(t *testing.T) {
+			o := options(t, address)
+			t.Cleanup(func() { forget(t, o, qdrant.Collection(o.Alias, "", 0)) })
+			run(t, dial(t, o))
+		})
+	}
+}
+
+// forget deletes a collection that the test has made.
+func forget(t *testing.T, o qdrant.Options, name string) {
+	c, err := client.NewClient(&client.Config{Host: o.Host, Port: o.Port, SkipCompatibilityCheck: true})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer c.Close()
+	if err := c.DeleteCollection(context.Background(), name); err != nil {
+		t.Error(err)
+	}
 }
 
 func run(t *testing.T, c *qdrant.Client) {

@@ -58,6 +58,33 @@ type collection struct {
 	config *qdrant.CreateCollection
 	schema map[string]*qdrant.PayloadSchemaInfo
 	points map[string]*qdrant.PointStruct
+	kinds  map[string]map[string]*qdrant.PointStruct // the same by payload's kind, which nearly all filters ask for
+}
+
+func (c *collection) put(p *qdrant.PointStruct) {
+	c.drop(p.Id.GetUuid())
+	k := p.Payload["kind"].GetStringValue()
+	if c.kinds[k] == nil {
+		c.kinds[k] = make(map[string]*qdrant.PointStruct)
+	}
+	c.points[p.Id.GetUuid()], c.kinds[k][p.Id.GetUuid()] = p, p
+}
+
+func (c *collection) drop(id string) {
+	if p := c.points[id]; p != nil {
+		delete(c.kinds[p.Payload["kind"].GetStringValue()], id)
+		delete(c.points, id)
+	}
+}
+
+// of returns the points that a filter may let through.
+func (c *collection) of(f *qdrant.Filter) map[string]*qdrant.PointStruct {
+	for _, cond := range f.GetMust() {
+		if cond.GetField().GetKey() == "kind" {
+			return c.kinds[cond.GetField().GetMatch().GetKeyword()]
+		}
+	}
+	return c.points
 }
 
 // New starts a server that ends with the test.
@@ -223,7 +250,7 @@ func (s *collectionsServer) Create(_ context.Context, r *qdrant.CreateCollection
 	if s.collections[r.CollectionName] != nil {
 		return nil, status.Errorf(codes.AlreadyExists, "Wrong input: Collection `%s` already exists!", r.CollectionName)
 	}
-	s.collections[r.CollectionName] = &collection{config: r, schema: make(map[string]*qdrant.PayloadSchemaInfo), points: make(map[string]*qdrant.PointStruct)}
+	s.collections[r.CollectionName] = &collection{config: r, schema: make(map[string]*qdrant.PayloadSchemaInfo), points: make(map[string]*qdrant.PointStruct), kinds: make(map[string]map[string]*qdrant.PointStruct)}
 	return &qdrant.CollectionOperationResponse{Result: true}, nil
 }
 
@@ -306,7 +333,7 @@ func (s *Server) Upsert(_ context.Context, r *qdrant.UpsertPoints) (*qdrant.Poin
 		}
 	}
 	for _, p := range r.Points {
-		c.points[p.Id.GetUuid()] = proto.Clone(p).(*qdrant.PointStruct)
+		c.put(proto.Clone(p).(*qdrant.PointStruct))
 	}
 	return done(), nil
 }
@@ -320,7 +347,7 @@ func (s *Server) Delete(_ context.Context, r *qdrant.DeletePoints) (*qdrant.Poin
 		return nil, err
 	}
 	for _, id := range r.Points.GetPoints().GetIds() {
-		delete(c.points, id.GetUuid())
+		c.drop(id.GetUuid())
 	}
 	if f := r.Points.GetFilter(); f != nil {
 		list, err := c.matching(f)
@@ -328,7 +355,7 @@ func (s *Server) Delete(_ context.Context, r *qdrant.DeletePoints) (*qdrant.Poin
 			return nil, err
 		}
 		for _, p := range list {
-			delete(c.points, p.Id.GetUuid())
+			c.drop(p.Id.GetUuid())
 		}
 	}
 	return done(), nil
@@ -340,7 +367,7 @@ func (c *collection) matching(f *qdrant.Filter) ([]*qdrant.PointStruct, error) {
 		return nil, err
 	}
 	var list []*qdrant.PointStruct
-	for _, p := range c.points {
+	for _, p := range c.of(f) {
 		if passes(f, p) {
 			list = append(list, p)
 		}
@@ -623,7 +650,7 @@ func (c *collection) scorer(r *qdrant.QueryPoints) (func(*qdrant.PointStruct) (f
 	}
 	n := 0
 	in2 := make(map[uint32]int)
-	for _, p := range c.points {
+	for _, p := range c.kinds["template"] {
 		if v := p.GetVectors().GetVectors().GetVectors()[using].GetSparse(); v != nil {
 			n++
 			for _, d := range v.Indices {
