@@ -103,12 +103,12 @@ func (h *host) check(where string) {
 		h.t.Fatal(err)
 	}
 	// A slot that is not in use is all zeros: the key that was in it is gone.
-	if n := bytes.Count(data, []byte("GBEPOCH1")); n != 1 || len(data) != 8192 {
+	if n := bytes.Count(data, []byte("GBEPOCH")); n != 1 || len(data) != 8192 {
 		h.t.Fatalf("%s: %d epoch keys in %d bytes", where, n, len(data))
 	}
 	for slot := range 2 {
 		s := data[slot*4096 : (slot+1)*4096]
-		if !bytes.HasPrefix(s, []byte("GBEPOCH1")) && len(bytes.Trim(s, "\x00")) > 0 {
+		if !bytes.HasPrefix(s, []byte("GBEPOCH")) && len(bytes.Trim(s, "\x00")) > 0 {
 			h.t.Fatalf("%s: slot %d holds a rest of a key", where, slot)
 		}
 	}
@@ -204,6 +204,44 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 		t.Logf("%s: killed %d times", args[0], kills)
 		if kills < 10 {
 			t.Errorf("%s was killed only %d times", args[0], kills)
+		}
+	}
+}
+
+// So may key seal and key unseal, and what they leave opens with the sealing
+// key.
+func TestSealingKilledAtEverySystemCall(t *testing.T) {
+	require.Tool(t, "strace")
+	h := newHost(t, t.TempDir())
+	credentials := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
+	if err := os.WriteFile(filepath.Join(credentials, "gb-chain-sealing.key"), bytes.Repeat([]byte{7}, 32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for k, command := range []string{"seal", "unseal"} {
+		kills := 0
+		for _, call := range []string{"write", "pwrite64", "fdatasync", "fsync", "renameat"} {
+			for when, none := 1, 0; none < 2 && when < 40; when++ {
+				_, happened, err := h.inject(call, "signal=KILL", when, "", "key", command)
+				where := fmt.Sprintf("key %s killed at %s %d", command, call, when)
+				if !happened {
+					none++
+					if err != nil {
+						t.Fatalf("%s: not killed, and %v", where, err)
+					}
+				} else {
+					kills++
+				}
+				h.check(where)
+				undo := []string{"unseal", "seal"}[k]
+				if out, err := h.command(nil, "key", undo).CombinedOutput(); err != nil {
+					t.Fatalf("%s: key %s: %v\n%s", where, undo, err, out)
+				}
+			}
+		}
+		t.Logf("key %s: killed %d times", command, kills)
+		if kills < 7 {
+			t.Errorf("key %s was killed only %d times", command, kills)
 		}
 	}
 }
