@@ -302,7 +302,7 @@ func (q *query) run() error {
 			if !q.needed(n) {
 				continue
 			}
-			err := q.read(n, func(e *event.Event, line []byte, _ int64, _ merkle.Hash) error { return q.each(e, line) })
+			err := q.read(n, func(e *event.Event, line []byte, _ int64, _ func() merkle.Hash) error { return q.each(e, line) })
 			if err != nil {
 				return err
 			}
@@ -327,8 +327,8 @@ func (q *query) run() error {
 			continue
 		}
 		var places []place
-		err := q.read(n, func(_ *event.Event, line []byte, off int64, leaf merkle.Hash) error {
-			places = append(places, place{off, len(line), leaf})
+		err := q.read(n, func(_ *event.Event, line []byte, off int64, leaf func() merkle.Hash) error {
+			places = append(places, place{off, len(line), leaf()})
 			return nil
 		})
 		if err != nil {
@@ -361,7 +361,7 @@ type place struct {
 }
 
 // read reads segment n, hashes its lines and calls match with those chosen.
-func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64, leaf merkle.Hash) error) error {
+func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64, leaf func() merkle.Hash) error) error {
 	f, err := q.fsys.Open(layout.SegmentName(n))
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
@@ -370,28 +370,31 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 	s := &segmentScan{number: n, at: make(map[int64]segmentPoint)}
 	q.trees[n] = s
 	r := newLineReader(f)
-	for {
+	r.tree = &s.tree
+	defer r.flush()
+	for read := int64(0); ; read++ {
 		off := r.off
 		line, err := r.next()
 		if err == io.EOF || errors.Is(err, errTornLine) {
 			return nil
 		}
-		index := s.first() + s.tree.Size()
+		index := s.first() + read
 		if err != nil && !errors.Is(err, errLongLine) {
 			return fmt.Errorf("%s: %w", layout.SegmentName(n), err)
 		}
 		if i, bad := event.Check(line); err != nil || bad != nil || i != index {
 			q.notVerified("event %d is damaged", index)
+			r.flush()
 			s.tree.Append(merkle.Hash{}) // keep count; the root is wrong anyway
 			continue
 		}
-		leaf := r.leaf()
-		s.tree.Append(leaf)
+		r.addLeaf()
 		if m := q.pruned; m != nil && index == m.index {
 			q.marked = bytes.Equal(line, m.line)
 		}
 		if index+1 == q.size {
 			_, q.time, _ = event.Times(line)
+			r.flush()
 			s.at[q.size] = segmentPoint{tree: *s.tree.Clone()}
 		}
 		e, err := q.o.match(line)
@@ -400,11 +403,11 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 			continue
 		}
 		if e != nil {
-			if err := match(e, line, off, leaf); err != nil {
+			if err := match(e, line, off, r.leaf); err != nil {
 				return err
 			}
 		}
-		if s.tree.Size()&0xfff == 0 && q.ctx.Err() != nil {
+		if read&0xfff == 0 && q.ctx.Err() != nil {
 			return q.ctx.Err()
 		}
 	}
