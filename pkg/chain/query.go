@@ -189,7 +189,7 @@ type QueryOptions struct {
 // rests on the times in the seals, which Verify checks and Query does not. An
 // error that each returns ends the query.
 func Query(ctx context.Context, fsys fs.FS, o QueryOptions, each func(e *event.Event, line []byte) error) (Verdict, error) {
-	q := &query{ctx: ctx, fsys: fsys, o: o, each: each, trees: make(map[int64]*segmentScan)}
+	q := &query{ctx: ctx, fsys: fsys, o: o, needles: o.needles(), each: each, trees: make(map[int64]*segmentScan)}
 	if err := q.prepare(); err != nil {
 		return Verdict{}, err
 	}
@@ -200,9 +200,10 @@ func Query(ctx context.Context, fsys fs.FS, o QueryOptions, each func(e *event.E
 }
 
 type query struct {
-	ctx   context.Context
-	fsys  fs.FS
-	o     QueryOptions
+	ctx  context.Context
+	fsys fs.FS
+	o    QueryOptions
+	needles
 	each  func(*event.Event, []byte) error
 	seals []layout.Seal
 	segs  []int64
@@ -397,6 +398,12 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 			r.flush()
 			s.at[q.size] = segmentPoint{tree: *s.tree.Clone()}
 		}
+		if read&0xfff == 0 && q.ctx.Err() != nil {
+			return q.ctx.Err()
+		}
+		if !q.mayMatch(line) {
+			continue
+		}
 		e, err := q.o.match(line)
 		if err != nil {
 			q.notVerified("event %d is damaged", index)
@@ -406,9 +413,6 @@ func (q *query) read(n int64, match func(e *event.Event, line []byte, off int64,
 			if err := match(e, line, off, r.leaf); err != nil {
 				return err
 			}
-		}
-		if read&0xfff == 0 && q.ctx.Err() != nil {
-			return q.ctx.Err()
 		}
 	}
 }
