@@ -532,6 +532,16 @@ func TestWatchInTwoParts(t *testing.T) {
 	if n := flows(); n == wanted {
 		t.Error("the recorder has put flows back")
 	}
+	// Somebody makes a bond of our ports: no plan leads from there to what is
+	// wanted, and that is said.
+	_, err = h.Vsctl(strings.Fields("del-port va -- del-port vb -- add-bond ovsbr1 bond0 va vb")...)
+	h.must(err)
+	h.eventually(func() error {
+		if out := recorded(); !strings.Contains(out, "va: is an interface of a bond") {
+			return fmt.Errorf("the recorder printed %s", out)
+		}
+		return nil
+	})
 }
 
 func TestStatus(t *testing.T) {
