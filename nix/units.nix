@@ -298,7 +298,7 @@ in
       # are read by netlink, offloads by an ioctl on a Unix socket.
       Service = sandbox // always // {
         Type = "notify";
-        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "gb-ovs-setup"} watch --dry-run";
+        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "gb-ovs-setup"} watch --dry-run --every 30s";
         EnvironmentFile = "-/etc/default/ghostbridge";
         # The keeper writes them, who sees more.
         UnsetEnvironment = "GB_OVS_METRICS";
