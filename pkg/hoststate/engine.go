@@ -30,12 +30,15 @@ type Engine struct {
 // Times that bound what must not hang.
 const (
 	undoTime    = 2 * time.Minute // for each action that is taken back
-	settleTime  = 10 * time.Second
 	pollEvery   = 200 * time.Millisecond
 	MinConfirm  = time.Second
 	MaxConfirm  = 24 * time.Hour
 	maxSignaled = 4096 // bytes of an error in a change
 )
+
+// settleTime is how long the host may take to be as it was told; a test's is
+// shorter.
+var settleTime = 10 * time.Second
 
 // order returns the plugins so that each comes after those it names.
 func (e *Engine) order() []Plugin {

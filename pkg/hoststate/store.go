@@ -124,7 +124,18 @@ type InForce struct {
 // A Store is the directory of the journal: the change under way in
 // current.json, those that ended in changes/ID.json, and what is in force.
 // Every file is replaced whole, and durable before its writer goes on.
-type Store struct{ Dir string }
+type Store struct {
+	Dir string
+
+	step func() // a test's: called between all that is made durable
+}
+
+// between is where a process may be killed.
+func (s *Store) between() {
+	if s.step != nil {
+		s.step()
+	}
+}
 
 const keptChanges = 50
 
@@ -178,10 +189,13 @@ func (s *Store) InForce() (*InForce, error) {
 }
 
 func (s *Store) save(c *Change) error {
+	s.between()
+	defer s.between()
 	return durable.Replace(s.path("current.json"), append(mustJSON(c), '\n'), 0o600)
 }
 
 func (s *Store) setInForce(f *InForce) error {
+	s.between()
 	if f == nil || len(f.Document) == 0 || string(f.Document) == "null" {
 		err := os.Remove(s.path("in-force.json"))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -194,9 +208,12 @@ func (s *Store) setInForce(f *InForce) error {
 
 // settle moves the current change to those that ended.
 func (s *Store) settle(c *Change) error {
+	s.between()
+	defer s.between()
 	if err := durable.Replace(s.path("changes", c.ID+".json"), append(mustJSON(c), '\n'), 0o600); err != nil {
 		return err
 	}
+	s.between()
 	if err := os.Remove(s.path("current.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
