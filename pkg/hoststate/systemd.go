@@ -294,21 +294,28 @@ func (s *SystemdPlugin) planUnit(name string, want Unit, now unitNow, p *Plan, s
 	block := func(key, reason, nix, hint string) {
 		p.block(Blocked{Plugin: systemdPlugin, Path: path + "." + key, Reason: reason, Nix: nix, Hint: hint})
 	}
-	if w := want.Masked; w != nil && *w != masked(now.File) {
-		p.differs(systemdPlugin, path+".masked", masked(now.File), *w)
+	willMask := want.Masked != nil && *want.Masked
+	willUnmask := want.Masked != nil && !willMask && masked(now.File)
+	mask := func(yes bool) {
+		w := want.Masked
+		if w == nil || *w != yes || *w == masked(now.File) {
+			return
+		}
+		p.differs(systemdPlugin, path+".masked", !yes, yes)
 		runtime := now.File == "masked-runtime"
 		mask := fileOperation("MaskUnitFiles", name, runtime)
 		unmask := fileOperation("UnmaskUnitFiles", name, runtime)
 		switch {
 		case s.NixOS:
-			block("masked", "Nix owns /etc/systemd/system", nixUnit(name, "enable", fmt.Sprint(!*w)), "")
-		case *w:
+			block("masked", "Nix owns /etc/systemd/system", nixUnit(name, "enable", fmt.Sprint(!yes)), "")
+		case yes:
 			action(stepFiles, Action{Verb: "mask", Before: mustJSON(now.File), After: mustJSON("masked"), Do: mask, Undo: &unmask})
 		default:
 			action(stepFiles, Action{Verb: "unmask", Before: mustJSON(now.File), After: mustJSON(""), Do: unmask, Undo: &mask})
 		}
 	}
-	willMask := want.Masked != nil && *want.Masked
+	// A masked file can't be enabled or disabled.
+	mask(false)
 	stillMasked := masked(now.File) && (want.Masked == nil || willMask)
 	if w := want.Enabled; w != nil && *w != enabled(now.File) && (*w || now.File == "enabled-runtime") {
 		p.differs(systemdPlugin, path+".enabled", enabled(now.File), *w)
@@ -331,8 +338,11 @@ func (s *SystemdPlugin) planUnit(name string, want Unit, now unitNow, p *Plan, s
 			r1, r2 := fileOperation("DisableUnitFiles", name, true), fileOperation("EnableUnitFiles", name, true)
 			action(stepFiles, Action{Verb: "disable", Before: mustJSON(now.File), After: mustJSON("disabled"), Do: r1, Undo: &r2})
 		}
-	} else if w != nil && !*w && enabled(now.File) {
-		p.differs(systemdPlugin, path+".enabled", true, false)
+	} else if w != nil && !*w && (enabled(now.File) || willUnmask) {
+		// What is under a mask can't be seen.
+		if enabled(now.File) {
+			p.differs(systemdPlugin, path+".enabled", true, false)
+		}
 		undo := fileOperation("EnableUnitFiles", name, false)
 		if s.NixOS {
 			block("enabled", "Nix owns /etc/systemd/system", nixUnit(name, "wantedBy", "lib.mkForce [ ]"), "")
@@ -340,6 +350,7 @@ func (s *SystemdPlugin) planUnit(name string, want Unit, now unitNow, p *Plan, s
 			action(stepFiles, Action{Verb: "disable", Before: mustJSON(now.File), After: mustJSON("disabled"), Do: fileOperation("DisableUnitFiles", name, false), Undo: &undo})
 		}
 	}
+	mask(true)
 	if w := want.Active; w != nil && *w != (now.Active == active) {
 		p.differs(systemdPlugin, path+".active", now.Active == active, *w)
 		start := operation(systemd1, systemd1Path, systemd1Manager, "StartUnit", "ss", name, "replace")
@@ -357,6 +368,9 @@ func (s *SystemdPlugin) planUnit(name string, want Unit, now unitNow, p *Plan, s
 		case now.Transient:
 			action(stepStop, Action{Verb: "stop", Before: mustJSON(active), After: mustJSON(inactive), Do: stop, Runtime: true,
 				Irreversible: "a transient unit is gone when it stops"})
+		case masked(now.File):
+			action(stepStop, Action{Verb: "stop", Before: mustJSON(active), After: mustJSON(inactive), Do: stop, Runtime: true,
+				Irreversible: "it runs although it is masked, and nothing can start it again"})
 		default:
 			action(stepStop, Action{Verb: "stop", Before: mustJSON(active), After: mustJSON(inactive), Do: stop, Undo: &start, Runtime: true})
 		}
@@ -405,26 +419,36 @@ func (s *SystemdPlugin) Do(ctx context.Context, g Gate, a *Action, _ DoOptions) 
 	if err := expectFile(a, now.File); err != nil {
 		return nil, err
 	}
-	return nil, g.Do(ctx, a.Do, sendOnly)
+	return mustJSON(now.File), g.Do(ctx, a.Do, sendOnly)
 }
 
-// expectFile lets two actions of one plan change one file: what was masked
-// when the plan was made may have been unmasked by it.
+// expectFile lets several actions of one plan change one file.
 func expectFile(a *Action, have string) error {
 	var before string
 	if err := json.Unmarshal(a.Before, &before); err != nil {
 		return err
 	}
-	if masked(before) && !masked(have) {
-		return nil
+	switch {
+	case a.Verb == "mask" && !masked(have), a.Verb != "unmask" && masked(before) && !masked(have):
+		return nil // after it was disabled; after it was unmasked
 	}
 	return expect(a, have)
 }
 
-// Undo implements Plugin.
-func (s *SystemdPlugin) Undo(ctx context.Context, g Gate, a *Action, _ json.RawMessage) error {
+// Undo implements Plugin. kept is the state of the unit file right before it
+// was changed.
+func (s *SystemdPlugin) Undo(ctx context.Context, g Gate, a *Action, kept json.RawMessage) error {
 	if a.Verb == "start" || a.Verb == "stop" {
 		return g.Undo(ctx, *a.Undo, s.job)
+	}
+	var was string
+	if kept != nil {
+		if err := json.Unmarshal(kept, &was); err != nil {
+			return err
+		}
+		if a.Verb == "enable" && enabled(was) || a.Verb == "disable" && !strings.HasPrefix(was, "enabled") {
+			return nil // it was so under its mask
+		}
 	}
 	return g.Undo(ctx, *a.Undo, sendOnly)
 }
