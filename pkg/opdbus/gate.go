@@ -418,6 +418,9 @@ func (g *Gate) Call(ctx context.Context, conn *bus.Conn, p Principal, c bus.Call
 	if !IsRead(a) && strings.HasPrefix(a.Name, ":") {
 		return bus.Body{}, Outcome{}, &DeniedError{Action: a, Decision: Decision{Effect: Deny, Reason: "a unique name says nothing about who it is: use the well-known one"}}
 	}
+	if a.Kind == KindCall && o.Shown == nil && !IsRead(a) {
+		o.Shown = eventArgs(c.Args) // as a.shown has it
+	}
 	var answer bus.Body
 	out, err := g.do(ctx, p, a, o, func(ctx context.Context, out *Outcome) (json.RawMessage, error) {
 		owner, err := conn.KnownOwner(ctx, a.Name, true)

@@ -35,13 +35,14 @@ type LogJournal struct {
 	Socket string // of the daemon
 	Key    string // of the log that is meant; "" for whatever it has
 
-	mu      sync.Mutex
-	waiting []*recorded // not sent yet
-	sent    []*recorded // on conn, not acknowledged yet
-	conn    *record.Client
-	sending bool
-	closed  bool
-	idle    []chan struct{} // closed when nothing waits any more
+	mu       sync.Mutex
+	waiting  []*recorded // not sent yet
+	sent     []*recorded // on conn, not acknowledged yet
+	conn     *record.Client
+	sending  bool
+	closed   bool
+	deferred bool            // a timer will send what waits
+	idle     []chan struct{} // closed when nothing waits any more
 
 	patience time.Duration // recordTimeout if 0; tests have less
 }
@@ -77,17 +78,38 @@ func (j *LogJournal) Record(_ context.Context, lines ...[]byte) error {
 	return <-done
 }
 
-// Defer records lines without waiting. What is recorded later is durable only
-// after them. failed is called if they could not be made durable; it must not
-// wait for the journal.
+// deferral is how long lines that were deferred may wait for others to go out
+// with. A sync of the disk for each outcome would make the next intent wait.
+const deferral = 10 * time.Millisecond
+
+// Defer records lines soon, without waiting. What is recorded later is durable
+// only after them. failed is called if they could not be made durable; it must
+// not wait for the journal.
 func (j *LogJournal) Defer(lines [][]byte, failed func(error)) {
-	err := j.record(&recorded{lines: lines, done: func(err error) {
+	r := &recorded{lines: lines, done: func(err error) {
 		if err != nil {
 			failed(err)
 		}
-	}})
-	if err != nil {
-		failed(err)
+	}}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		failed(errJournalClosed)
+		return
+	}
+	j.waiting = append(j.waiting, r)
+	if !j.sending && !j.deferred {
+		j.deferred = true
+		time.AfterFunc(deferral, j.sendDeferred)
+	}
+}
+
+func (j *LogJournal) sendDeferred() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.deferred = false
+	if !j.sending {
+		j.send()
 	}
 }
 
@@ -242,6 +264,9 @@ func (j *LogJournal) lost(conn *record.Client, err error) {
 func (j *LogJournal) Close() error {
 	j.mu.Lock()
 	j.closed = true
+	if !j.sending {
+		j.send()
+	}
 	idle := make(chan struct{})
 	j.idle = append(j.idle, idle)
 	j.settle()
