@@ -337,9 +337,9 @@ in
     };
 
     "op-dbus.service" = {
-      # The switch's sockets and state are root's. A user of its own would have to
-      # be allowed systemd's manage-units by polkit, which is as good as root, and
-      # each service would ask polkit about it once more.
+      # A user of its own would have to be allowed manage-units by polkit, to start
+      # a unit, which is as good as root (a transient one runs anything); and each
+      # service would ask polkit about it, a second time.
       comment = "Root without capabilities: what it may do is what services let root do.";
       Unit = patient // {
         Description = "GhostBridge: the choke point before changes through D-Bus";

@@ -331,7 +331,7 @@ func TestEveryEntranceLeavesItsEvents(t *testing.T) {
 				if err != nil {
 					t.Errorf("%s: %v\n%s", short, err, out)
 				}
-				list := r.events(mark)
+				list := r.settled(mark)
 				open := map[string]bool{}
 				for _, e := range list {
 					mark = e.I + 1
