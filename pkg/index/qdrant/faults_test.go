@@ -443,6 +443,45 @@ func TestLostMirror(t *testing.T) {
 	same(t, c, "log", db)
 }
 
+// What a transaction has stored that was given up for good goes when the next
+// file is shown.
+func TestSweep(t *testing.T) {
+	s := qdranttest.New(t)
+	o := options(t, s.Address())
+	c := dial(t, withPatience(o, 300*time.Millisecond))
+	dir := t.TempDir()
+	events := indextest.Events(13, 1200)
+	db := state(t, c, filepath.Join(dir, "one"), "log", nil)
+	if err := commit(db, events[:600]); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	s.Fail(func(_ context.Context, method string, _ any) error {
+		if method == "Upsert" {
+			n++
+		}
+		if n > 1 {
+			return status.Error(codes.Unavailable, "gone")
+		}
+		return nil
+	}, nil)
+	if err := commit(state(t, c, filepath.Join(dir, "two"), "log", nil), events); err == nil {
+		t.Fatal("a commit without a server")
+	}
+	s.Fail(nil, nil)
+	if n := s.Points(o.Alias, index.KindSeen) - rows(t, filepath.Join(dir, "one"), "occurrence"); n == 0 {
+		t.Fatal("nothing is left over: the test shows nothing")
+	}
+	third := state(t, c, filepath.Join(dir, "three"), "log", nil)
+	if err := commit(third, events); err != nil {
+		t.Fatal(err)
+	}
+	same(t, c, "log", third)
+	if have, want := s.Points(o.Alias, index.KindSeen), rows(t, filepath.Join(dir, "three"), "occurrence"); have != want {
+		t.Errorf("%d points of kind seen, want %d", have, want)
+	}
+}
+
 // TLS with a certificate of one's own, and a key.
 func TestTLSAndKey(t *testing.T) {
 	cert, ca := certificate(t)

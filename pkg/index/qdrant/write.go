@@ -44,7 +44,7 @@ type Writer struct {
 	ready      bool // the collection and its indexes are there
 
 	part     string // of the file
-	before   string // part that the head named
+	fresh    bool   // the head does not name the part yet
 	points   []*qdrant.PointStruct
 	refs     []index.Ref
 	bytes    int
@@ -131,17 +131,16 @@ func (w *Writer) Open(ctx context.Context, file, log, as string) (whole bool, er
 	if err != nil {
 		return false, err
 	}
-	w.before = ""
+	w.fresh = true
 	if head != nil && head.Log != "" && log != "" && head.Log != log {
 		return false, &OtherLogError{w.c.o.Address(), w.o.Tenant, head.Log}
 	}
 	switch {
 	case head != nil && head.part == w.part:
+		w.fresh = as == ""
 		return false, nil
 	case head != nil && as != "" && !w.o.Hold:
 		return false, &TakenError{w.c.o.Address(), w.o.Tenant, head.part}
-	case head != nil:
-		w.before = head.part
 	}
 	if !w.o.Hold {
 		// Held back, and whole?
@@ -161,6 +160,31 @@ func (w *Writer) clear(ctx context.Context, part string) error {
 		return err
 	})
 }
+
+// sweep deletes the tenant's parts that no head names: the one before, and what
+// was given up on the way.
+func (w *Writer) sweep(ctx context.Context) error {
+	var parts []string
+	err := w.c.do(ctx, "list what "+w.o.Tenant+" has stored", func(ctx context.Context) error {
+		a, err := w.c.points.Facet(ctx, &qdrant.FacetCounts{CollectionName: w.collection, Key: keyTenant, Limit: qdrant.PtrOf(uint64(maxParts)), Exact: qdrant.PtrOf(true)})
+		parts = nil
+		for _, h := range a.GetHits() {
+			if p := h.Value.GetStringValue(); p != w.part && strings.HasPrefix(p, w.o.Tenant+"/") {
+				parts = append(parts, p)
+			}
+		}
+		return err
+	})
+	for _, p := range parts {
+		if err == nil {
+			err = w.clear(ctx, p)
+		}
+	}
+	return err
+}
+
+// maxParts is how many parts of all tenants a collection is thought to have.
+const maxParts = 100_000
 
 // prepare makes the collection and its indexes if they are not there.
 func (w *Writer) prepare(ctx context.Context) error {
@@ -530,13 +554,11 @@ func (w *Writer) Publish(ctx context.Context, h index.Head) ([]index.Refused, st
 	if err := w.alias(ctx); err != nil {
 		return nil, "", err
 	}
-	if w.before != "" && w.before != w.part {
-		// Nobody sees it any more.
-		if err := w.clear(ctx, w.before); err != nil {
+	if w.fresh {
+		if err := w.sweep(ctx); err != nil {
 			return nil, "", err
 		}
 	}
-	w.before = ""
 	return w.refused, w.o.Tenant, nil
 }
 
