@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/opdbus"
+	"github.com/ghostbridge/ghostbridge/pkg/ovs"
 	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 	"github.com/ghostbridge/ghostbridge/pkg/web"
 	"github.com/ghostbridge/ghostbridge/pkg/web/access"
@@ -41,6 +47,15 @@ Examples:
 			doorFlag(),
 			&cli.StringFlag{Name: "sessions", EnvVars: []string{"GB_WEB_SESSIONS"}, Value: names.WebSessionsDir, Usage: "`DIR` of the sessions"},
 			&cli.StringFlag{Name: "witnesses", EnvVars: []string{"GB_WITNESSES"}, Value: names.WitnessDir, Usage: "`DIR` that says where the log's witnesses stand"},
+			&cli.StringFlag{Name: "bus", EnvVars: []string{"GB_BUS"}, Value: bus.System, Usage: "`BUS` of the daemon opdbus, and to look at: system, session or an address; empty for none"},
+			&cli.StringFlag{Name: "policy", EnvVars: []string{"GB_POLICY"}, Value: names.PolicyFile, Usage: "policy `FILE` of the daemon, to show"},
+			&cli.StringFlag{Name: "snapshots", EnvVars: []string{"GB_SNAPSHOTS"}, Value: names.SnapshotsDir, Usage: "`DIR` of the snapshots; empty for none"},
+			&cli.StringFlag{Name: "source", Usage: "the `SUBVOLUME` that they are of (default: the one that gb-snap take takes)"},
+			&cli.StringFlag{Name: "run", EnvVars: []string{"GB_RUN"}, Value: names.RunDir, Usage: "`DIR` in which gb-snap take leaves how it goes"},
+			&cli.StringFlag{Name: "cursor", EnvVars: []string{"GB_CURSOR"}, Value: names.CursorFile, Usage: "cursor `FILE` of the index; empty for none"},
+			&cli.StringFlag{Name: "ovs-db", EnvVars: []string{"GB_WEB_OVS_DB"}, Usage: "look at the switch's database unix:`PATH` itself, which needs root; without it the daemon opdbus does"},
+			&cli.StringFlag{Name: "ovs-state", Value: names.OVSStateDir, Usage: "with --ovs-db: `DIR` in which gb-ovs-setup keeps what is in force"},
+			&cli.BoolFlag{Name: "no-doctor", EnvVars: []string{"GB_WEB_NO_DOCTOR"}, Usage: "don't check the host as opdbus doctor does"},
 			&cli.StringFlag{Name: "tls-cert", EnvVars: []string{"GB_WEB_TLS_CERT"}, Usage: "certificate `FILE`, PEM"},
 			&cli.StringFlag{Name: "tls-key", EnvVars: []string{"GB_WEB_TLS_KEY"}, Usage: "its key's `FILE`, PEM"},
 			&cli.StringSliceFlag{Name: "host", EnvVars: []string{"GB_WEB_HOST"}, Usage: "`NAME` under which browsers reach it, beside localhost (may be repeated)"},
@@ -79,10 +94,13 @@ func runServe(c *cli.Context) error {
 		hosts = append(hosts, base.Hostname())
 	}
 	var watchdog systemd.Watchdog
-	s, err := web.New(web.Options{
+	o := web.Options{
 		LogDir: c.String("log"), Sessions: sessions, Hosts: hosts, Secure: cert != "", Search: web.SearchSocket(c.String("search")),
-		WitnessDir: c.String("witnesses"), Version: cli.Version(), NoVNC: c.String("novnc"), Logger: logger, Alive: watchdog.Alive,
-	})
+		WitnessDir: c.String("witnesses"), PolicyFile: c.String("policy"), CursorFile: c.String("cursor"),
+		Version: cli.Version(), NoVNC: c.String("novnc"), Logger: logger, Alive: watchdog.Alive,
+	}
+	parts(c, &o)
+	s, err := web.New(o)
 	if err != nil {
 		return err
 	}
@@ -120,6 +138,45 @@ func runServe(c *cli.Context) error {
 	err = s.Serve(c.Context, browsers...)
 	logger.Info("stopped")
 	return err
+}
+
+// parts are what the flags name beside the log.
+func parts(c *cli.Context, o *web.Options) {
+	if address := c.String("bus"); address != "" {
+		o.Bus = &web.BusLink{Address: address}
+		o.Daemon = web.BusDaemon{Link: o.Bus}
+		o.Switch = web.DaemonSwitch{Daemon: o.Daemon}
+	}
+	if dir := c.String("snapshots"); dir != "" {
+		o.Snapshots = web.SnapshotsDir{Dir: dir, Run: c.String("run"), Source: c.String("source"), Period: time.Second}
+	}
+	if db := c.String("ovs-db"); db != "" {
+		runDir := ""
+		if path, ok := strings.CutPrefix(db, "unix:"); ok {
+			runDir = filepath.Dir(path)
+		}
+		setup := &ovs.Setup{Remote: db, RunDir: runDir, Timeout: 3 * time.Second, Store: &ovs.Store{Dir: c.String("ovs-state")}, Log: o.Logger}
+		o.Switch = &web.LocalSwitch{Setup: setup, Next: o.Switch}
+	}
+	if !c.Bool("no-doctor") {
+		o.Doctor = doctor(c)
+	}
+}
+
+// doctor checks the host as opdbus doctor does, as far as this user may.
+func doctor(c *cli.Context) func(context.Context) []web.Finding {
+	d := &opdbus.Doctor{Address: c.String("bus"), LogDir: c.String("log"), PolicyFile: c.String("policy"), Spool: &opdbus.Spool{Dir: names.SpoolDir}, Root: "/"}
+	if self, err := os.Executable(); err == nil {
+		d.Tools = filepath.Dir(self)
+	}
+	return func(ctx context.Context) []web.Finding {
+		var list []web.Finding
+		for _, check := range opdbus.Checks() {
+			f := d.Run(ctx, check)
+			list = append(list, web.Finding{Check: f.Check, State: f.State, Evidence: f.Evidence, Remedy: f.Remedy})
+		}
+		return list
+	}
 }
 
 // webListeners returns the sockets that systemd has passed, else those that the

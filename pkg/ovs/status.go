@@ -2,12 +2,14 @@ package ovs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/ovsdb"
 	"github.com/ghostbridge/ghostbridge/pkg/rtnetlink"
 )
 
@@ -58,6 +60,44 @@ type PortStatus struct {
 	MTU    int64  `json:"mtu,omitempty"`
 	Admin  string `json:"admin_state,omitempty"`
 	Link   string `json:"link_state,omitempty"`
+
+	Statistics map[string]int64 `json:"statistics,omitempty"` // rx_bytes, tx_dropped and so on, as the switch counts
+}
+
+// statistics returns what the switch has counted, by interface; nothing if it
+// can't be read. It is read for itself: it changes all the time, and no plan
+// is about it.
+func (s *Setup) statistics(ctx context.Context) map[string]map[string]int64 {
+	db, err := s.connect(ctx)
+	if err != nil {
+		return nil
+	}
+	res, err := db.Transact(ctx, Database, ovsdb.Select("Interface", "", "_uuid", "name", "statistics"))
+	if err != nil || len(res) != 1 {
+		return nil
+	}
+	out := make(map[string]map[string]int64, len(res[0].Rows))
+	for _, r := range res[0].Rows {
+		m, _ := r["statistics"].(ovsdb.Map)
+		counts := make(map[string]int64, len(m))
+		for k, v := range m {
+			name, ok := k.(string)
+			switch n := v.(type) {
+			case int64:
+				counts[name] = n
+			case float64:
+				counts[name] = int64(n)
+			case json.Number:
+				counts[name], err = n.Int64()
+				ok = ok && err == nil
+			}
+			if !ok {
+				delete(counts, name)
+			}
+		}
+		out[r.String("name")] = counts
+	}
+	return out
 }
 
 // InForce returns the configuration that counts now: that of a change that
@@ -121,6 +161,7 @@ func (s *Setup) Status(ctx context.Context, c *Config) *Status {
 	for _, d := range st.Drift {
 		problem("%s %s is not as it should be", d.Kind, d.Name)
 	}
+	counted := s.statistics(ctx)
 	for _, b := range sortedRows(v.State.Bridges) {
 		bs := BridgeStatus{Name: b.String("name"), Ours: ours(b), Datapath: b.String("datapath_type"), FailMode: b.String("fail_mode"), Addresses: []string{}, Ports: []PortStatus{}}
 		if bs.Datapath == "" {
@@ -142,6 +183,7 @@ func (s *Setup) Status(ctx context.Context, c *Config) *Status {
 					Admin: i.String("admin_state"), Link: i.String("link_state")}
 				ps.OFPort, _ = i.Int("ofport")
 				ps.MTU, _ = i.Int("mtu")
+				ps.Statistics = counted[ps.Name]
 				if f := faultOf(i); f != "" && (ours(p) || ours(b)) {
 					problem("%s: %s", ps.Name, f)
 				}

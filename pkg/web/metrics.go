@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -77,4 +78,26 @@ func residentBytes() (int64, bool) {
 }
 
 // moreMetrics are those of the parts beside the log.
-func (s *Server) moreMetrics(func(kind, name, help string, v float64), func(bool) float64) {}
+func (s *Server) moreMetrics(metric func(kind, name, help string, v float64), truth func(bool) float64) {
+	if lag, ok, _ := s.indexLag(); ok {
+		metric("gauge", "index_lag_events", "Signed events that the index has not applied.", float64(lag))
+	}
+	if s.Snapshots == nil {
+		return
+	}
+	st, err := s.Snapshots.Look(context.Background())
+	if err != nil {
+		return
+	}
+	metric("gauge", "snapshots", "Snapshots that there are.", float64(len(st.List)))
+	if st.Status == nil {
+		return
+	}
+	metric("gauge", "snapshots_healthy", "Whether taking snapshots goes well.", truth(st.Status.Healthy))
+	if st.Status.Newest != nil {
+		metric("gauge", "snapshot_age_seconds", "Age of the newest snapshot.", time.Since(*st.Status.Newest).Seconds())
+	}
+	if st.Status.GoodAge != nil {
+		metric("gauge", "snapshot_last_good_age_seconds", "Time since the last good tick.", *st.Status.GoodAge)
+	}
+}

@@ -1,7 +1,11 @@
 package web
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -56,7 +60,8 @@ const (
 func (s *Server) overview(r *request) (any, error) {
 	v := &overview{Grave: []eventRow{}, Changes: []eventRow{}, Checks: []check{}, Verdict: []verdict{}}
 	v.Host, _ = os.Hostname()
-	v.Verdict = append(v.Verdict, s.logVerdict())
+	v.Verdict = append(v.Verdict, s.logVerdict(), s.snapshotVerdict(r), s.indexVerdict(), s.networkVerdict(r), s.approvalVerdict(r))
+	v.Checks, v.CheckedAt = s.doctor.view()
 	grave, err := s.log.Before(r.ctx, 0, -1, overviewRows, &chain.Filter{HasSeverity: true, Severity: event.Error}, overviewLook)
 	if err != nil {
 		return nil, err
@@ -67,16 +72,21 @@ func (s *Server) overview(r *request) (any, error) {
 	}
 	v.Grave, v.Changes = rowsOf(grave.Rows), rowsOf(changes.Rows)
 	v.Looked = min(grave.End-grave.First, overviewLook)
-	bad := 0
+	bad, unknown := 0, 0
 	for _, x := range v.Verdict {
 		if x.State == isBad {
 			bad++
 		}
+		if x.State == isUnknown {
+			unknown++
+		}
 	}
-	switch bad {
-	case 0:
-		v.Summary = "nothing is wrong that can be seen from here"
-	case 1:
+	switch {
+	case bad == 0 && unknown > 0:
+		v.Summary = "nothing is wrong as far as it can be seen; some can't"
+	case bad == 0:
+		v.Summary = "all is well"
+	case bad == 1:
 		v.Summary = "one thing is wrong"
 	default:
 		v.Summary = fmt.Sprintf("%d things are wrong", bad)
@@ -107,6 +117,129 @@ func (s *Server) logVerdict() verdict {
 		if c.Size == 0 {
 			v.Text = "verified; nothing is signed yet"
 		}
+	}
+	return v
+}
+
+// overviewPatience is how long the overview waits for another part.
+const overviewPatience = 1500 * time.Millisecond
+
+func (s *Server) snapshotVerdict(r *request) verdict {
+	v := verdict{Name: "Snapshots", Path: "/snapshots", State: isOff, Text: "not looked at here"}
+	if s.Snapshots == nil {
+		return v
+	}
+	st, err := s.Snapshots.Look(r.ctx)
+	switch {
+	case err != nil:
+		v.State, v.Text = isUnknown, line(err.Error(), 160)
+	case st.Status == nil:
+		v.State, v.Text = isUnknown, line(st.Trouble, 160)
+	default:
+		v.State, v.Text = isOK, fmt.Sprintf("%d, the source is as the newest", st.Status.Live)
+		if st.Status.Newest != nil {
+			v.Text = fmt.Sprintf("%d, newest %s ago", st.Status.Live, span(time.Since(*st.Status.Newest)))
+		}
+		if !st.Status.Healthy {
+			v.State, v.Text = isBad, line(st.Status.Faults[0], 160)
+		}
+	}
+	return v
+}
+
+// indexLag is how many signed events the index has not applied; ok is false if
+// nobody knows.
+func (s *Server) indexLag() (lag int64, ok bool, err error) {
+	if s.CursorFile == "" {
+		return 0, false, nil
+	}
+	data, err := os.ReadFile(s.CursorFile)
+	if err != nil {
+		return 0, false, err
+	}
+	var c struct {
+		TreeSize int64 `json:"tree_size"`
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return 0, false, err
+	}
+	return max(s.signed()-c.TreeSize, 0), true, nil
+}
+
+func (s *Server) indexVerdict() verdict {
+	v := verdict{Name: "Index", Path: "/search", State: isOff, Text: "not looked at here"}
+	lag, ok, err := s.indexLag()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		v.State, v.Text = isUnknown, "nothing is indexed yet"
+	case err != nil:
+		v.State, v.Text = isUnknown, line(err.Error(), 160)
+	case ok:
+		v.State, v.Text = isOK, "all signed events are searchable"
+		if lag > 0 {
+			v.Text = grouped(lag) + " events behind the log"
+		}
+		if lag > indexLagBad {
+			v.State = isWarn
+		}
+	}
+	return v
+}
+
+// indexLagBad is how many events behind an index gets a warning.
+const indexLagBad = 10_000
+
+func (s *Server) networkVerdict(r *request) verdict {
+	v := verdict{Name: "Bridges", Path: "/network", State: isOff, Text: "no switch is looked at here"}
+	if s.Switch == nil {
+		return v
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, overviewPatience)
+	defer cancel()
+	st, err := s.Switch.Status(ctx, r.session)
+	switch {
+	case err != nil:
+		v.State, v.Text = isUnknown, line(failureOf(err).Text, 160)
+	case len(st.Problems) > 0:
+		v.State, v.Text = isBad, line(st.Problems[0], 160)
+	case st.Pending != "":
+		v.State, v.Text = isWarn, "a change awaits its confirmation until "+st.ConfirmBy.Local().Format(time.TimeOnly)
+	case !st.Healthy:
+		v.State, v.Text = isBad, fmt.Sprintf("%d differences from what is wanted", len(st.Drift))
+	default:
+		ports := 0
+		for _, b := range st.Bridges {
+			ports += len(b.Ports)
+		}
+		v.State, v.Text = isOK, fmt.Sprintf("%d bridges with %d ports, as wanted", len(st.Bridges), ports)
+	}
+	return v
+}
+
+func (s *Server) approvalVerdict(r *request) verdict {
+	v := verdict{Name: "Approvals", Path: "/approvals", State: isOff, Text: "no daemon is asked here"}
+	if s.Daemon == nil {
+		return v
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, overviewPatience)
+	defer cancel()
+	list, err := s.readApprovals(&request{r.Request, r.session, ctx})
+	if err != nil {
+		v.State, v.Text = isUnknown, line(failureOf(err).Text, 160)
+		return v
+	}
+	n := 0
+	for _, a := range list {
+		if a.State == "pending" {
+			n++
+		}
+	}
+	v.State, v.Text = isOK, "nobody waits"
+	switch {
+	case n == 1:
+		v.State, v.Text = isWarn, "one change waits for a person"
+	case n > 1:
+		v.State, v.Text = isWarn, fmt.Sprintf("%d changes wait for a person", n)
 	}
 	return v
 }

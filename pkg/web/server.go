@@ -40,6 +40,13 @@ type Options struct {
 	Hosts      []string // names under which people reach the server, beside loopback's
 	Secure     bool     // TLS
 	Search     Searcher
+	Daemon     Daemon
+	Bus        *BusLink // to look at: names, objects, properties
+	PolicyFile string   // of the daemon
+	Snapshots  Snapshots
+	Switch     Switch
+	Doctor     func(ctx context.Context) []Finding // nil: nothing is checked
+	CursorFile string                              // that the index has published
 	Version    string
 	WitnessDir string // where the log's witnesses are kept, "" if nowhere
 	NoVNC      string // URL of the screens of virtual machines, "" if there is none
@@ -55,6 +62,7 @@ type Server struct {
 	summary  *timeline.Summary
 	checker  *checker
 	prover   prover
+	doctor   doctor
 	guard    *access.Guard
 	pages    *template.Template
 	assets   *assets
@@ -120,6 +128,9 @@ func (s *Server) Run(ctx context.Context) {
 		}
 	})
 	all.Go(func() { s.checker.run(ctx) })
+	if s.Doctor != nil {
+		all.Go(func() { s.doctor.run(ctx, s.Doctor) })
+	}
 	all.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -204,7 +215,10 @@ func failureOf(err error) *failure {
 		return f
 	}
 	var gone *timeline.GoneError
+	var refusal *Refusal
 	switch {
+	case errors.As(err, &refusal):
+		return refusal.failure()
 	case errors.As(err, &gone):
 		return fail(http.StatusNotFound, "%v", err).hint("the timeline shows what there is")
 	case errors.Is(err, fs.ErrNotExist):

@@ -183,6 +183,10 @@ func (s *Server) functions() template.FuncMap {
 		"severities": func() []string { return severityList },
 		"nav":        func() []navEntry { return navigation },
 		"add":        func(a, b int64) int64 { return a + b },
+		"dict":       func(k1 string, v1 any, k2 string, v2 any) map[string]any { return map[string]any{k1: v1, k2: v2} },
+		"deref":      func(p *float64) float64 { return *p },
+		"derefu":     func(p *uint64) uint64 { return *p },
+		"ms":         func(v float64) string { return span(time.Duration(v * float64(time.Millisecond))) },
 		"query":      func(pairs ...string) string { return queryString(pairs) },
 		"may": func(l access.Session, role string) bool {
 			r, err := access.ParseRole(role)
