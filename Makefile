@@ -5,6 +5,7 @@
 #   make check              formatting, vet, staticcheck, layering, man pages
 #   make bench              side by side with what a user would take instead
 #   make torture            the long forms of the tests
+#   make screenshots        the README's pictures of gb-web
 #   make e2e                a container boots with the Debian package in it (long form)
 #   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
@@ -34,9 +35,10 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc \
                  qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
                  systemd-container dbus dnsmasq-base \
-                 dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi
+                 dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi \
+                 chromium fonts-dejavu-core
 
-.PHONY: all build node-deps test check quickcheck bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
+.PHONY: all build node-deps test check quickcheck screenshots bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
 all: build
 
@@ -81,9 +83,10 @@ deps test-deps:
 	fi; \
 	command -v $(GO) >/dev/null || { echo "go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
-# The clients and the conformance suite of the MCP tests, and Node 22 to run
-# them, which is an npm package too. package-lock.json has their hashes.
-NODE_CLIENTS := integration/mcp/testdata/node
+# What the tests take from npm: the clients and the conformance suite of MCP, with
+# Node 22 to run them, which is an npm package too; and the driver of Chromium.
+# The package-lock.json of each has their hashes.
+NODE_DIRS := integration/mcp/testdata/node integration/web/browser
 test-deps: node-deps
 node-deps:
 	@if ! command -v npm >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -91,11 +94,19 @@ node-deps:
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends npm >/dev/null; \
 	fi; \
 	if ! command -v npm >/dev/null; then \
-	  echo "missing: npm, for the tests with MCP clients" >&2; \
-	elif [ ! $(NODE_CLIENTS)/node_modules/.package-lock.json -nt $(NODE_CLIENTS)/package-lock.json ]; then \
-	  echo "installing: MCP clients ($(NODE_CLIENTS))"; \
-	  cd $(NODE_CLIENTS) && npm ci --loglevel=error --no-progress --ignore-scripts >/dev/null && touch node_modules/.package-lock.json; \
-	fi
+	  echo "missing: npm, for the tests with MCP clients and with a browser" >&2; exit 0; \
+	fi; \
+	for d in $(NODE_DIRS); do \
+	  if [ ! $$d/node_modules/.package-lock.json -nt $$d/package-lock.json ]; then \
+	    echo "installing: npm packages ($$d)"; \
+	    (cd $$d && npm ci --loglevel=error --no-progress --ignore-scripts >/dev/null && touch node_modules/.package-lock.json); \
+	  fi; \
+	done
+
+# The README's pictures of gb-web.
+screenshots: test-deps build
+	@mkdir -p docs/screenshots
+	GB_BIN=$(CURDIR)/bin GB_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 ./integration/web -run TestScreenshots
 
 test: test-deps build bin/run quickcheck
 	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 30m -race ./pkg/... -- -timeout 30m ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \

@@ -196,6 +196,8 @@ func (s *Server) functions() template.FuncMap {
 		"lower":   strings.ToLower,
 		"hash":    func(v fmt.Stringer) string { return v.String() },
 		"text":    func(v any) string { return clean(fmt.Sprint(v)) },
+		// A query that url.Values has encoded.
+		"q": func(query string) template.URL { return template.URL(query) },
 		"failure": func(text, hint string) *failure { return &failure{Text: text, Advice: hint} },
 		"percent": func(v float64) string { return fmt.Sprintf("%.0f %%", v*100) },
 	}

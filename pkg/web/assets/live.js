@@ -122,15 +122,12 @@ export function live() {
 		const c = await r.json();
 		const ns = "http://www.w3.org/2000/svg";
 		const made = c.bars.map((b) => {
-			const a = document.createElementNS(ns, "a"), rect = document.createElementNS(ns, "rect"), title = document.createElementNS(ns, "title");
-			a.setAttribute("href", "/timeline?" + b.query);
-			a.setAttribute("tabindex", "-1");
-			a.setAttribute("aria-hidden", "true");
+			const rect = document.createElementNS(ns, "rect"), title = document.createElementNS(ns, "title");
+			rect.dataset.query = b.query;
 			for (const [k, v] of [["x", b.x], ["y", b.y], ["width", b.w], ["height", b.h], ["class", "bar-" + b.look]]) rect.setAttribute(k, v);
 			title.textContent = b.title;
 			rect.append(title);
-			a.append(rect);
-			return a;
+			return rect;
 		});
 		svg.replaceChildren(...made);
 		$(".peak").textContent = "peak " + c.peak.toLocaleString("en").replaceAll(",", "\u202f");
