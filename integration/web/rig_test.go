@@ -8,6 +8,7 @@ package web
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -97,7 +98,11 @@ func newRig(t *testing.T, p parts) *rig {
 			n, err := chain.Sizes(os.DirFS(r.log))
 			return err == nil && n > int64(p.events)
 		})
-		r.must("gb-vecsync", "rebuild", "--socket", "")
+		if p.snapshots {
+			r.index()
+		} else {
+			r.must("gb-vecsync", "rebuild", "--socket", "")
+		}
 		privatebus.Run(t, "", r.env, tools.Path(t, "gb-vecsync"), "search", "--listen", "--socket", r.dir+"/search.sock")
 		r.wait("the search", func() bool { _, err := os.Stat(r.dir + "/search.sock"); return err == nil })
 	}
@@ -133,6 +138,26 @@ func newRig(t *testing.T, p parts) *rig {
 	r.url = "http://localhost:" + r.listen[strings.LastIndexByte(r.listen, ':')+1:]
 	r.start()
 	return r
+}
+
+// index brings the log into the index as on a host: out of a snapshot.
+func (r *rig) index() {
+	r.t.Helper()
+	source := filepath.Dir(r.log)
+	r.must("gb-snap", "take", source)
+	send := exec.Command(tools.Path(r.t, "gb-snap"), "send", source)
+	send.Env = append(os.Environ(), r.env...)
+	ingest := exec.Command(tools.Path(r.t, "gb-vecsync"), "ingest", "--socket", "")
+	ingest.Env = send.Env
+	var said bytes.Buffer
+	send.Stderr, ingest.Stderr = &said, &said
+	var err error
+	if ingest.Stdin, err = send.StdoutPipe(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := errors.Join(send.Start(), ingest.Run(), send.Wait()); err != nil {
+		r.t.Fatalf("%v\n%s", err, &said)
+	}
 }
 
 // startBus starts a bus with a lamp, polkit, systemd and opdbus on it.

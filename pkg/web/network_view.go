@@ -82,6 +82,7 @@ func (d DaemonSwitch) Flows(ctx context.Context, who access.Session, bridge stri
 type networkView struct {
 	Status  *ovs.Status `json:"status"`
 	Drawing *drawing    `json:"-"`
+	Wanted  bool        `json:"managed"`          // there is a configuration in force
 	Bridge  string      `json:"bridge,omitempty"` // whose flows are shown
 	Flows   []string    `json:"flows,omitempty"`
 	FlowErr string      `json:"flows_error,omitempty"`
@@ -99,7 +100,10 @@ func (s *Server) network(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &networkView{Status: st, NoVNC: s.NoVNC}
+	v := &networkView{Status: st, NoVNC: s.NoVNC, Wanted: st.Confirmed != "" || st.Pending != "" || len(st.Drift) > 0}
+	for _, b := range st.Bridges {
+		v.Wanted = v.Wanted || b.Ours
+	}
 	if v.Bridge, err = r.text("bridge", 100); err != nil {
 		return nil, err
 	}

@@ -75,9 +75,14 @@ func line(s string, most int) string {
 
 const messageInList = 400
 
-// indented returns JSON for people, cleaned; the text itself if it is none.
+// indented returns JSON for people, cleaned: on one line if it is short. It
+// returns the text itself if it is none.
 func indented(raw json.RawMessage) string {
 	var b bytes.Buffer
+	if len(raw) < 400 && json.Compact(&b, raw) == nil && b.Len() <= 100 {
+		return clean(b.String())
+	}
+	b.Reset()
 	if json.Indent(&b, raw, "", "  ") != nil {
 		return clean(string(raw))
 	}
@@ -192,12 +197,12 @@ func (s *Server) functions() template.FuncMap {
 			r, err := access.ParseRole(role)
 			return err == nil && l.Role >= r
 		},
-		"join":    strings.Join,
-		"lower":   strings.ToLower,
-		"hash":    func(v fmt.Stringer) string { return v.String() },
-		"text":    func(v any) string { return clean(fmt.Sprint(v)) },
+		"join":  strings.Join,
+		"lower": strings.ToLower,
+		"hash":  func(v fmt.Stringer) string { return v.String() },
+		"text":  func(v any) string { return clean(fmt.Sprint(v)) },
 		// A query that url.Values has encoded.
-		"q": func(query string) template.URL { return template.URL(query) },
+		"q":       func(query string) template.URL { return template.URL(query) },
 		"failure": func(text, hint string) *failure { return &failure{Text: text, Advice: hint} },
 		"percent": func(v float64) string { return fmt.Sprintf("%.0f %%", v*100) },
 	}

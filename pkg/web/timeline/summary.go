@@ -19,7 +19,8 @@ type Summary struct {
 	Max  int64         // events that are counted at most at start, 5,000,000 if 0
 
 	mu      sync.Mutex
-	minutes map[int64]*minute // by Unix minute of the log's clock
+	tens    map[int64]*minute // by tens of Unix seconds of the log's clock, for keepTens
+	minutes map[int64]*minute // by Unix minute
 	hours   map[int64]*hour
 	from    int64 // events from here on are counted,
 	next    int64 // up to below here
@@ -47,6 +48,7 @@ type hour [facetCount]map[string]uint32
 
 const (
 	defaultKeep  = 30 * 24 * time.Hour
+	keepTens     = 3 * time.Hour
 	defaultMax   = 5_000_000
 	maxValues    = 256 // of a facet in an hour; the rest is left out
 	facetLength  = 200
@@ -64,7 +66,7 @@ func (s *Summary) keep() time.Duration {
 func (s *Summary) Start(next int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.minutes, s.hours = map[int64]*minute{}, map[int64]*hour{}
+	s.tens, s.minutes, s.hours = map[int64]*minute{}, map[int64]*minute{}, map[int64]*hour{}
 	s.from, s.next = next, next
 }
 
@@ -128,6 +130,11 @@ func (s *Summary) Add(r Row) {
 	}
 	if s.count(r.Event) {
 		old := time.Now().Add(-s.keep())
+		for m := range s.tens {
+			if m < time.Now().Add(-keepTens).Unix()/10 {
+				delete(s.tens, m)
+			}
+		}
 		for m := range s.minutes {
 			if m < old.Unix()/60 {
 				delete(s.minutes, m)
@@ -141,16 +148,23 @@ func (s *Summary) Add(r Row) {
 	}
 }
 
+func bump(m map[int64]*minute, key int64, severity event.Severity) {
+	b := m[key]
+	if b == nil {
+		b = new(minute)
+		m[key] = b
+	}
+	b[severity]++
+}
+
 // count says whether an hour has begun. It is called with mu held.
 func (s *Summary) count(e *event.Event) (newHour bool) {
 	at := e.At.Unix()
-	m := s.minutes[at/60]
-	if m == nil {
-		m = new(minute)
-		s.minutes[at/60] = m
-	}
 	if e.Severity >= 0 && e.Severity < Severities {
-		m[e.Severity]++
+		bump(s.minutes, at/60, e.Severity)
+		if time.Since(e.At) < keepTens {
+			bump(s.tens, at/10, e.Severity)
+		}
 	}
 	h := s.hours[at/3600]
 	if h == nil {
@@ -203,14 +217,14 @@ type Count struct {
 }
 
 // Between counts what the log took from since to before until, in at most n
-// buckets of whole minutes.
+// buckets: of whole minutes, or of tens of seconds within the last hours.
 func (s *Summary) Between(since, until time.Time, n int) Count {
-	step := time.Minute
-	for _, next := range []time.Duration{2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2 * 1440, 7 * 1440} {
-		if until.Sub(since) <= step*time.Duration(n) {
+	step := 10 * time.Second
+	for _, next := range []time.Duration{30, 60, 2 * 60, 5 * 60, 10 * 60, 15 * 60, 30 * 60, 60 * 60, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600, 2 * 24 * 3600, 7 * 24 * 3600} {
+		if until.Sub(since) <= step*time.Duration(n) && (step >= time.Minute || time.Since(since) < keepTens) {
 			break
 		}
-		step = next * time.Minute
+		step = next * time.Second
 	}
 	since = since.Truncate(step)
 	buckets := min(int((until.Sub(since)+step-1)/step), n+1)
@@ -221,8 +235,12 @@ func (s *Summary) Between(since, until time.Time, n int) Count {
 	for k := range c.Buckets {
 		b := &c.Buckets[k]
 		b.Start = since.Add(time.Duration(k) * step).UTC()
-		for m := range int64(step / time.Minute) {
-			if have := s.minutes[b.Start.Unix()/60+m]; have != nil {
+		from, each := s.minutes, time.Minute
+		if step < time.Minute {
+			from, each = s.tens, 10*time.Second
+		}
+		for m := range int64(step / each) {
+			if have := from[b.Start.Unix()/int64(each/time.Second)+m]; have != nil {
 				for sev, count := range have {
 					b.Counts[sev] += count
 				}
