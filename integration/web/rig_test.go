@@ -92,12 +92,12 @@ func newRig(t *testing.T, p parts) *rig {
 	r.wait("the log's daemon", func() bool { _, err := os.Stat(r.dir + "/chain.sock"); return err == nil })
 	if p.events > 0 {
 		r.append(strings.Join(story(p.events), ""))
-	}
-	if p.search {
 		r.wait("signatures", func() bool {
 			n, err := chain.Sizes(os.DirFS(r.log))
 			return err == nil && n > int64(p.events)
 		})
+	}
+	if p.search {
 		if p.snapshots {
 			r.index()
 		} else {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -272,9 +273,24 @@ func (s *Server) changes(r *request, a *approval) []difference {
 	return nil
 }
 
+var approvalID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// approvalID is the path's.
+func (r *request) approvalID() (string, error) {
+	id := r.PathValue("id")
+	if !approvalID.MatchString(id) {
+		return "", fail(http.StatusNotFound, "%.40q is no approval", id)
+	}
+	return id, nil
+}
+
 func (s *Server) approval(r *request) (any, error) {
 	var a approval
-	if err := s.ask(r, MethodCall{Interface: "Approvals", Member: "Get", Signature: "s", Args: []any{r.PathValue("id")}}, &a); err != nil {
+	id, err := r.approvalID()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ask(r, MethodCall{Interface: "Approvals", Member: "Get", Signature: "s", Args: []any{id}}, &a); err != nil {
 		return nil, err
 	}
 	v := s.show(r, a, a.State == "pending")
@@ -296,7 +312,10 @@ func (s *Server) answer(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := r.PathValue("id")
+	id, err := r.approvalID()
+	if err != nil {
+		return nil, err
+	}
 	results, err := d.Call(r.ctx, r.session, assertion, MethodCall{Interface: "Approvals", Member: member, Signature: "s", Args: []any{id}})
 	if err != nil {
 		var refusal *Refusal
@@ -310,7 +329,7 @@ func (s *Server) answer(r *request) (any, error) {
 		return nil, errors.New("the daemon's answer can't be read")
 	}
 	s.Logger.Info("answered", "approval", id, "state", state, "user", r.session.User, "session", r.session.ID)
-	return &goTo{"/approvals", map[string]string{"id": id, "state": state}}, nil
+	return &goTo{"/approvals", answered{id, state}}, nil
 }
 
 // json returns a parameter that is JSON, nil if it is not there.

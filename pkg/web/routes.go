@@ -27,6 +27,12 @@ type view struct {
 	name   string // of its template, and of its entry in the navigation
 	title  string
 	do     func(s *Server, r *request) (any, error)
+
+	// For openapi.json: what it gives, a value of the type that it answers
+	// with, and the names of its parameters.
+	doc    string
+	answer any
+	params []string
 }
 
 // A goTo as the value of a view that changed something is the page that shows

@@ -26,6 +26,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/web/access"
@@ -241,6 +242,9 @@ func (r *request) text(name string, most int) (string, error) {
 	v := r.FormValue(name)
 	if len(v) > most {
 		return "", fail(http.StatusBadRequest, "%s: longer than %d bytes", name, most)
+	}
+	if !utf8.ValidString(v) || strings.ContainsRune(v, 0) {
+		return "", fail(http.StatusBadRequest, "%s: no text", name)
 	}
 	return strings.TrimSpace(v), nil
 }
