@@ -201,6 +201,7 @@ install:
 	  install -D -m 644 units/$$f '$(DESTDIR)$(PREFIX)/share/'$$f; \
 	done
 	install -D -m 644 packaging/policy.json '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/policy.example.json'
+	install -D -m 644 packaging/state.json '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/state.example.json'
 	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
 	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
 	install -d '$(DESTDIR)$(PREFIX)/share/ghostbridge'

@@ -60,6 +60,7 @@ func TestPipeline(t *testing.T) {
 	phase("install", func(t *testing.T) { install(t, c, old) })
 	phase("witness", func(t *testing.T) { witnessed(t, c) })
 	phase("bus", func(t *testing.T) { systemBus(t, c) })
+	phase("state", func(t *testing.T) { desiredState(t, c) })
 	phase("search", func(t *testing.T) { searchable(t, c) })
 	phase("idle", func(t *testing.T) { idle(t, c) })
 	phase("kills", func(t *testing.T) { kills(t, c) })

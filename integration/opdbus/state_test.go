@@ -227,10 +227,22 @@ func testStateOfTheSwitch(t *testing.T, keeper bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w, err := bus.NewWatch(t.Context(), r.address, 0, bus.Match{Member: "FlowsChanged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	flowsChanged := func() {
+		t.Helper()
+		if s, err := w.Next(t.Context()); err != nil || s.Path != names.BusObject+"/network/openflow" || s.Body.Values[0] != "br0" {
+			t.Errorf("%v, %+v", err, s)
+		}
+	}
 	ch, err := r.apply(c, doc, "", nil)
 	if err != nil || ch.Result != "applied" || len(ch.Steps) != 2 {
 		t.Fatalf("%v, %+v", err, ch)
 	}
+	flowsChanged()
 	if out, err := sw.Vsctl("list-ports", "br0"); err != nil || strings.TrimSpace(out) != "in0" {
 		t.Errorf("%v, %s", err, out)
 	}
@@ -239,12 +251,15 @@ func testStateOfTheSwitch(t *testing.T, keeper bool) {
 	}
 	out, err := r.openflow("AddFlowRule", "br0", "priority=7, tcp,tp_dst=80,actions=drop")
 	r.expect("AddFlowRule", out, err, true, "boolean true")
+	flowsChanged()
 	out, err = r.openflow("AddFlowRule", "br0", "tcp,priority=7,tp_dst=80,actions=drop")
 	r.expect("AddFlowRule again", out, err, true, "boolean false")
 	out, err = r.openflow("DumpFlows", "br0")
 	r.expect("DumpFlows", out, err, true, "priority=7,tcp,tp_dst=80 actions=drop")
 	out, err = r.openflow("GetBridgeConfig", "br0")
 	r.expect("GetBridgeConfig", out, err, true, `"managed":true,"config":{"datapath_type":"netdev"`)
+	out, err = r.run(nobody, "busctl", "--address="+r.address, "call", names.BusName, names.BusObject, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
+	r.expect("GetManagedObjects", out, err, true, `"/org/freedesktop/opdbus/network/openflow"`)
 	out, err = r.openflow("ListBridges")
 	r.expect("ListBridges", out, err, true, `string "br0"`)
 	out, err = r.openflow("AddFlowRule", "br9", "actions=drop")

@@ -101,3 +101,14 @@ func TestNixStrings(t *testing.T) {
 		}
 	}
 }
+
+// The example that is shipped is a document.
+func TestExample(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/state.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(text); err != nil {
+		t.Error(err)
+	}
+}

@@ -220,6 +220,20 @@ func (h *SwitchHost) plan(ctx context.Context, plugin string, d *Document, p *Pl
 	return nil
 }
 
+// FlowsOf returns the bridges whose flows an action changes.
+func FlowsOf(a *Action) (bridges []string) {
+	var changes []ovs.Change
+	if a.Plugin != ovsPlugin && a.Plugin != openflowPlugin || json.Unmarshal(a.After, &changes) != nil {
+		return nil
+	}
+	for _, c := range changes {
+		if c.Kind == "flows" {
+			bridges = append(bridges, c.Name)
+		}
+	}
+	return bridges
+}
+
 // keptSwitch is what taking a change of the switch back needs.
 type keptSwitch struct {
 	Before *ovs.Confirmed  `json:"before"` // confirmed before the change

@@ -53,6 +53,9 @@ func (d *Daemon) tell(c hoststate.Change, step int) {
 	if step >= 0 {
 		a := c.Plan.Actions[step]
 		d.emit("Manager", "StateChanged", bus.NewBody("sssss", c.ID, a.Plugin, a.Object, a.Verb, c.Steps[step].State))
+		for _, bridge := range hoststate.FlowsOf(&a) {
+			d.emitAt(hoststate.OpenFlowPath, "Network.OpenFlow", "FlowsChanged", bus.NewBody("s", bridge))
+		}
 		return
 	}
 	d.setLast(&c)
