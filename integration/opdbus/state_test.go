@@ -496,8 +496,8 @@ func TestDrift(t *testing.T) {
 		if got := next(); got != `hostname static "x" "web1"` {
 			t.Error(got)
 		}
-		out, err := r.busctl(nobody, "Manager", "GetStatus")
-		r.expect("GetStatus", out, err, true, "drift")
+		out, err := r.run(0, "opdbus", "doctor", "--json")
+		r.expect("doctor", out, err, false, `"check":"desired state","state":"failed","evidence":"2 differences from the desired state in force"`)
 		if ch, err := r.apply(c, wanted, "", nil); err != nil || ch.Result != "applied" {
 			t.Errorf("%v, %+v", err, ch)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
+	"github.com/ghostbridge/ghostbridge/pkg/hoststate"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
@@ -62,6 +63,7 @@ func Checks() []Check {
 		{"policy", true, (*Doctor).checkPolicy, "opdbus policy check " + names.PolicyFile},
 		{"log", false, (*Doctor).checkLog, "gb-chain verify says what is wrong; keep the snapshots"},
 		{"intents", false, (*Doctor).checkIntents, "opdbus intents list; look whether it was done, then: opdbus intents resolve ID --found done"},
+		{"desired state", false, (*Doctor).checkState, "opdbus diff and opdbus changes show it; opdbus apply, or opdbus rollback"},
 		{"spool", false, (*Doctor).checkSpool, "systemctl start blockchain-log.socket; opdbus serve then appends them"},
 		{"bridges", false, tool("gb-ovs-setup", "status"), "gb-ovs-setup status; systemctl start ovs-bridge-setup.service"},
 		{"snapshots", false, tool("gb-snap", "status", names.TimingDir), "systemctl start btrfs-snapshot.timer"},
@@ -108,18 +110,62 @@ func (d *Doctor) checkDaemon(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	b, err := c.Call(ctx, bus.Call{Name: names.BusName, Path: names.BusObject, Interface: names.BusInterface + ".Manager", Member: "GetStatus"})
+	status, err := daemonStatus(ctx, c)
 	if err != nil {
 		return "", err
-	}
-	status := map[string]any{}
-	for _, e := range b.Values[0].(dbusjson.Dict) {
-		status[e.Key.(string)] = e.Value.(dbusjson.Variant).Value
 	}
 	if status["healthy"] != true {
 		return "", fmt.Errorf("it is not healthy: %v", status["faults"])
 	}
 	return fmt.Sprintf("version %v, %v rules, log of %v events", status["version"], status["rules"], status["log_size"]), nil
+}
+
+// daemonStatus is what GetStatus answers.
+func daemonStatus(ctx context.Context, c *bus.Conn) (map[string]any, error) {
+	b, err := c.Call(ctx, bus.Call{Name: names.BusName, Path: names.BusObject, Interface: names.BusInterface + ".Manager", Member: "GetStatus"})
+	if err != nil {
+		return nil, err
+	}
+	status := map[string]any{}
+	for _, e := range b.Values[0].(dbusjson.Dict) {
+		status[e.Key.(string)] = e.Value.(dbusjson.Variant).Value
+	}
+	return status, nil
+}
+
+// checkState looks whether the host is as the desired state in force says, and
+// whether the last change ended well.
+func (d *Doctor) checkState(ctx context.Context) (string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	status, err := daemonStatus(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	last, err := c.Get(ctx, names.BusName, names.BusObject, names.BusInterface+".Manager", "LastApply")
+	if err != nil {
+		return "", err
+	}
+	change := map[string]any{}
+	if dict, ok := last.Value.(dbusjson.Dict); ok {
+		for _, e := range dict {
+			change[e.Key.(string)] = e.Value.(dbusjson.Variant).Value
+		}
+	}
+	switch {
+	case change["result"] == hoststate.ResultFailed:
+		return "", fmt.Errorf("change %v could not be taken back in full", change["id"])
+	case status["drift"] != uint32(0):
+		return "", fmt.Errorf("%v differences from the desired state in force", status["drift"])
+	case status["pending"] != "":
+		return fmt.Sprintf("change %v is under way, or awaits its confirmation", status["pending"]), nil
+	case change["id"] == nil:
+		return "none was applied", nil
+	}
+	return fmt.Sprintf("change %v: %v, and nothing has drifted", change["id"], change["result"]), nil
 }
 
 func (d *Doctor) checkIntrospection(ctx context.Context) (string, error) {

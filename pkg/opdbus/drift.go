@@ -164,6 +164,7 @@ func (d *Daemon) lookForDrift(ctx context.Context, doc *hoststate.Document, repo
 	if _, err := os.Stat(d.host.Engine.Store.CurrentFile()); err == nil {
 		return nil
 	}
+	d.setDrift(len(p.Differences)) // who hears the signal may ask for it
 	now := map[string]bool{}
 	for _, x := range p.Differences {
 		key := x.Plugin + "\x00" + x.Path + "\x00" + string(x.Have)
