@@ -62,7 +62,7 @@ func newRig(t testing.TB, policy string) *rig {
 	}
 	r.env = []string{"GB_BUS=" + r.address, "DBUS_SYSTEM_BUS_ADDRESS=" + r.address, "GB_LOG=" + r.dir + "/log", "GB_KEYS=" + r.dir + "/keys", "GB_POLICY=" + r.dir + "/policy.json",
 		"GB_APPROVALS=" + r.dir + "/approvals", "GB_SPOOL=" + r.dir + "/spool", "GB_CHAIN_SOCKET=" + r.dir + "/chain.sock", "GB_SEARCH_SOCKET=" + r.dir + "/search.sock",
-		"GB_TOKENS=" + r.dir + "/tokens.json", "GB_SNAPSHOTS=" + r.dir + "/snapshots", "GB_MCP_USER=nobody", "TZ=UTC", "PATH=" + data + ":" + os.Getenv("PATH")}
+		"GB_TOKENS=" + r.dir + "/tokens.json", "GB_SNAPSHOTS=" + r.dir + "/snapshots", "GB_MCP_USER=nobody", "GB_STATE=" + r.dir + "/state", "TZ=UTC", "PATH=" + data + ":" + os.Getenv("PATH")}
 	r.policy(policy)
 	r.must("gb-chain", "init", "--origin", "test.example/log")
 	privatebus.Run(t, "", r.env, tools.Path(t, "gb-chain"), "serve", "--writers", "")

@@ -323,9 +323,7 @@ func (s *Server) complete(ctx context.Context, req *mcp.CompleteRequest) (*mcp.C
 		var out searchOut
 		out, err = searchLog(ctx, c, searchIn{Limit: 50})
 		for _, e := range out.Events {
-			if m, ok := e.(map[string]any); ok {
-				list = append(list, fmt.Sprint(m["i"]))
-			}
+			list = append(list, fmt.Sprint(e["i"]))
 		}
 	}
 	if err != nil {

@@ -261,7 +261,7 @@ func (c *call) answer(ctx context.Context, iface, member string, args bus.Body) 
 	if err != nil {
 		return nil, err
 	}
-	if d := a.Decision; d != nil {
+	if d := a.Decision; d != nil && (!d.Read || d.Rule != "") {
 		c.note.rule, c.note.reason = d.Rule, d.Reason
 	}
 	if a.ID != "" {
@@ -317,13 +317,36 @@ const (
 	maxDepth     = 64
 )
 
-var anything = &jsonschema.Schema{}
+// A values is a list of JSON values, a document a JSON object, as they came or
+// as they are.
+type (
+	values   []any
+	list     json.RawMessage
+	document json.RawMessage
+)
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *list) UnmarshalJSON(b []byte) error { *l = append((*l)[:0], b...); return nil }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *document) UnmarshalJSON(b []byte) error { *d = append((*d)[:0], b...); return nil }
+
+// listOfAny is a schema of a list of any values, in words that the models of all
+// clients take: neither true nor a list of types.
+func listOfAny() *jsonschema.Schema {
+	item := &jsonschema.Schema{}
+	for _, kind := range []string{"string", "number", "boolean", "object", "array", "null"} {
+		item.AnyOf = append(item.AnyOf, &jsonschema.Schema{Type: kind})
+	}
+	return &jsonschema.Schema{Type: "array", Items: item}
+}
 
 // schemaFor returns the schema of T, in which lists are never null.
 func schemaFor[T any]() *jsonschema.Schema {
 	s, err := jsonschema.For[T](&jsonschema.ForOptions{TypeSchemas: map[reflect.Type]*jsonschema.Schema{
-		reflect.TypeFor[json.RawMessage](): anything,
-		reflect.TypeFor[time.Time]():       {Type: "string", Format: "date-time"},
+		reflect.TypeFor[values]():   listOfAny(),
+		reflect.TypeFor[list]():     listOfAny(),
+		reflect.TypeFor[document](): {Type: "object", AdditionalProperties: &jsonschema.Schema{}},
 	}})
 	if err != nil {
 		panic(err)
@@ -341,9 +364,6 @@ func portable(s *jsonschema.Schema) {
 	}
 	for _, p := range s.Properties {
 		portable(p)
-		if reflect.ValueOf(*p).IsZero() {
-			p.Description = "any JSON value" // true, in the place of {}, is not allowed by 2025-11-25
-		}
 	}
 	portable(s.Items)
 	portable(s.AdditionalProperties)

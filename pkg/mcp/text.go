@@ -175,6 +175,24 @@ func cleanValue(raw json.RawMessage, key string) any {
 	return cleanAny(v)
 }
 
+// cleanObject is cleanValue for an object; another value becomes one.
+func cleanObject(raw json.RawMessage) map[string]any {
+	v := cleanValue(raw, "")
+	if m, ok := v.(map[string]any); ok {
+		return m
+	}
+	return map[string]any{"value": v}
+}
+
+// cleanList is cleanValue for a list; another value becomes one.
+func cleanList(raw json.RawMessage) values {
+	v := cleanValue(raw, "")
+	if l, ok := v.([]any); ok {
+		return l
+	}
+	return values{v}
+}
+
 // hidden says whether a value under a secret's key is one: flags and numbers
 // are not.
 func hidden(v any) bool {

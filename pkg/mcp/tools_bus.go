@@ -199,12 +199,12 @@ type interfaceOut struct {
 }
 
 type methodOut struct {
-	Name      string    `json:"name"`
-	Doc       string    `json:"doc,omitempty"`
-	In        string    `json:"in"`
-	Out       string    `json:"out"`
-	Arguments any       `json:"arguments_schema"`
-	Policy    *decision `json:"policy"`
+	Name      string         `json:"name"`
+	Doc       string         `json:"doc,omitempty"`
+	In        string         `json:"in"`
+	Out       string         `json:"out"`
+	Arguments map[string]any `json:"arguments_schema" jsonschema:"JSON Schema of the list of arguments"`
+	Policy    *decision      `json:"policy"`
 }
 
 type describeOut struct {
@@ -448,7 +448,7 @@ type signalOut struct {
 	Path      string `json:"path"`
 	Interface string `json:"interface"`
 	Member    string `json:"member"`
-	Args      any    `json:"args"`
+	Args      values `json:"args"`
 }
 
 type watchOut struct {
@@ -502,7 +502,7 @@ func watchSignals(ctx context.Context, c *call, in watchIn) (out watchOut, err e
 		if err := json.Unmarshal([]byte(line), &raw); err != nil {
 			return out, err
 		}
-		out.Signals = append(out.Signals, signalOut{raw.Time, raw.Sender, raw.Path, raw.Interface, raw.Member, cleanValue(raw.Args, "")})
+		out.Signals = append(out.Signals, signalOut{raw.Time, raw.Sender, raw.Path, raw.Interface, raw.Member, cleanList(raw.Args)})
 	}
 	if len(results) > 1 {
 		fmt.Sscanf(strings.Trim(string(results[1]), `"`), "%d", &out.Dropped)

@@ -132,7 +132,9 @@ type traceKey struct{}
 func traced(ctx context.Context, id string, d Decision) {
 	if t, ok := ctx.Value(traceKey{}).(*agentTrace); ok {
 		t.mu.Lock()
-		t.id, t.decision = id, &d
+		if t.decision == nil { // that of the call, not of its parts
+			t.id, t.decision = id, &d
+		}
 		t.mu.Unlock()
 	}
 }

@@ -341,8 +341,9 @@ func (pol *Policy) Decide(p Principal, a Action) Decision {
 	case d.Read:
 		d.Polkit = ""
 	case d.rule == nil:
-		// A browser's answers to approvals are by role; all else of it needs a rule.
-		if action := builtin(a); action != "" && (p.Entrance != EntranceWeb || ownByPeople(a)) {
+		// A browser's answers to approvals are by role; all else of it, and all
+		// that agents do, needs a rule: polkit is not asked about them.
+		if action := builtin(a); action != "" && p.Entrance != EntranceMCP && (p.Entrance != EntranceWeb || ownByPeople(a)) {
 			d.Effect, d.Polkit, d.Reason = Allow, action, "polkit decides"
 			return d
 		}

@@ -78,6 +78,9 @@ func TestDecide(t *testing.T) {
 		{"never: polkit", everybody, root, mustCall(t, "org.freedesktop.PolicyKit1", "/", "org.freedesktop.PolicyKit1.Authority", "RegisterAuthenticationAgent", ""), Deny},
 		{"never: monitoring", everybody, root, mustCall(t, "org.freedesktop.DBus", "/", "org.freedesktop.DBus.Monitoring", "BecomeMonitor", ""), Deny},
 		{"never: approving by a call", everybody, agent, mustCall(t, "org.freedesktop.opdbus", "/", "org.freedesktop.opdbus.Approvals", "Approve", "s", "x"), Deny},
+		{"going back: people by polkit", `{"version":1}`, root, ownAction(bus.System, names.BusObject, "Manager", "Rollback", bus.NewBody("s", "")), Allow},
+		{"going back: an agent by a rule", `{"version":1}`, agent, ownAction(bus.System, names.BusObject, "Manager", "Rollback", bus.NewBody("s", "")), Deny},
+		{"letting agents in: not an agent's", `{"version":1}`, agent, ownAction(bus.System, names.BusObject, "Tokens", "Add", bus.NewBody("ss", "x", "read")), Deny},
 		{"a dry run", `{"version":1,"rules":[{"id":"a","effect":"dry-run"}]}`, root, restart, DryRun},
 		{"a set is no call", `{"version":1,"rules":[{"id":"a","kind":"set","effect":"allow"}]}`, root, restart, Deny},
 	} {
