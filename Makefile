@@ -37,6 +37,8 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  systemd-container dbus dnsmasq-base \
                  dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi \
                  chromium fonts-dejavu-core
+# Only some distributions have these; the tests that use them are left out else.
+OPTIONAL_PACKAGES := dfuzzer
 
 .PHONY: all build node-deps test check quickcheck screenshots bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
 
@@ -63,6 +65,7 @@ bin/run:
 # them where it can't; test-deps also those of the tests. Both say nothing when
 # all are there.
 test-deps: WANTED := $(PACKAGES) $(TEST_PACKAGES)
+test-deps: OPTIONAL = $(OPTIONAL_PACKAGES)
 deps: WANTED := $(PACKAGES)
 deps test-deps:
 	@missing=; \
@@ -71,6 +74,9 @@ deps test-deps:
 	    dpkg-query -W -f '$${Status}\n' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
 	  done; \
 	fi; \
+	for p in $(OPTIONAL); do \
+	  command -v apt-cache >/dev/null && apt-cache show $$p >/dev/null 2>&1 && ! dpkg-query -W -f '$${Status}\n' $$p 2>/dev/null | grep -q 'ok installed' && missing="$$missing $$p"; \
+	done; \
 	if [ -n "$$missing" ]; then \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	    echo "installing:$$missing"; \

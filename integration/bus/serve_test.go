@@ -5,6 +5,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -161,5 +162,78 @@ func TestWrongNamesAreNotSent(t *testing.T) {
 	}
 	if _, err := c.Call(t.Context(), good); err != nil {
 		t.Error(err)
+	}
+}
+
+// An answer that the bus would end the connection for is an error instead.
+func TestLongAnswers(t *testing.T) {
+	address := privatebus.Start(t, privatebus.Options{Open: true})
+	serve(t, address, func(_ context.Context, in bus.Incoming) (bus.Body, error) {
+		if in.Member == "Fail" {
+			return bus.Body{}, &bus.Error{Name: "org.example.Long", Message: strings.Repeat("ä", bus.MaxAnswer)}
+		}
+		return bus.NewBody("s", strings.Repeat("x", bus.MaxAnswer)), nil
+	})
+	c, err := bus.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for member, name := range map[string]string{"Long": "org.freedesktop.DBus.Error.LimitsExceeded", "Fail": "org.example.Long"} {
+		var e *bus.Error
+		if _, err := c.Call(t.Context(), call(member)); !errors.As(err, &e) || e.Name != name || len(e.Message) > 1<<17 {
+			t.Errorf("%s: %.200v", member, err)
+		}
+	}
+}
+
+// Who owns a name is known without asking, and is forgotten when that changes.
+func TestKnownOwner(t *testing.T) {
+	address := privatebus.Start(t, privatebus.Options{Open: true})
+	c, err := bus.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const name = "org.example.Moves"
+	if owner, err := c.KnownOwner(t.Context(), name, false); err == nil {
+		t.Errorf("nobody has it, but %s", owner)
+	}
+	for range 5 {
+		srv, err := bus.NewServer(t.Context(), address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := srv.RequestName(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		// The bus has told c of it before it answers anything that is asked later.
+		if _, err := c.Owner(t.Context(), name, false); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if owner, err := c.KnownOwner(t.Context(), name, false); err != nil || owner != srv.Unique() {
+				t.Errorf("%s has it, not %s, %v", srv.Unique(), owner, err)
+			}
+		}
+		srv.Close()
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if _, err := c.Owner(t.Context(), name, false); err != nil {
+				break
+			}
+		}
+		if owner, err := c.KnownOwner(t.Context(), name, false); err == nil {
+			t.Errorf("%s is gone, and has the name", owner)
+		}
+	}
+	// More names than the bus would tell of.
+	for n := range 200 {
+		if owner, err := c.KnownOwner(t.Context(), fmt.Sprintf("org.example.N%d", n), false); err == nil {
+			t.Errorf("somebody has it: %s", owner)
+		}
+	}
+	srv := serve(t, address, nil)
+	if owner, err := c.KnownOwner(t.Context(), "org.example.Served", false); err != nil || owner != srv.Unique() {
+		t.Errorf("%s, %v", owner, err)
 	}
 }

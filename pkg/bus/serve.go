@@ -33,6 +33,13 @@ const MaxIncoming = 256
 // MaxPerSender is how many of one sender's are, so that nobody takes all.
 const MaxPerSender = 64
 
+// MaxAnswer bounds the body of an answer. A bus ends the connection of who sends
+// a message that is too long for it, 32 MiB on the system bus: then a caller
+// could end the daemon with a question.
+const MaxAnswer = 16 << 20
+
+const maxErrorText = 64 << 10
+
 // A Server is a connection that serves calls.
 type Server struct {
 	*Conn
@@ -90,10 +97,16 @@ func (c *Conn) answer(call *message, b Body, err error) {
 	if err == nil {
 		err = m.setBody(b)
 	}
+	if len(m.body) > MaxAnswer {
+		err = &Error{"org.freedesktop.DBus.Error.LimitsExceeded", fmt.Sprintf("the answer is %d bytes long, more than %d", len(m.body), MaxAnswer)}
+	}
 	if err != nil {
 		name, text := errorName(err)
 		if !dbusjson.ValidInterface(name) {
 			name = "org.freedesktop.DBus.Error.Failed"
+		}
+		if len(text) > maxErrorText {
+			text = strings.ToValidUTF8(text[:maxErrorText], "") + "..."
 		}
 		m.kind, m.errorName = typeError, name
 		if serr := m.setBody(NewBody("s", text)); serr != nil {
