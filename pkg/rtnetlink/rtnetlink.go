@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -365,38 +366,45 @@ func AtPeer(l Link, do func(name string) error) (bool, error) {
 		return false, nil
 	}
 	defer ns.Close()
-	result := make(chan error)
-	go func() { result <- within(ns, l.peer, do) }()
-	if err := <-result; err != nil {
+	if err := within(ns, l.peer, do); err != nil {
 		return true, fmt.Errorf("other end of %s: %w", l.Name, err)
 	}
 	return true, nil
 }
 
-// within calls do in a network namespace with the name of a link there. It is
-// for a goroutine of its own: where the thread can't be brought back, it ends
-// with the goroutine, since nobody unlocks it.
+// within calls do in a network namespace with the name of a link there. Its
+// thread is there meanwhile, and comes back: another goroutine for it would
+// cost two changes of threads, each of which a busy machine makes wait.
 func within(ns *os.File, index int, do func(name string) error) error {
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}
 	defer home.Close()
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
 		return err
 	}
-	defer func() {
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-	}()
+	defer comeHome(home)
 	peer, err := netlink.LinkByIndex(index)
 	if err != nil {
 		return err
 	}
 	return do(peer.Attrs().Name)
+}
+
+// comeHome brings the thread back to its namespace. The kernel can refuse only
+// for want of memory; in another namespace nothing may go on.
+func comeHome(home *os.File) {
+	var err error
+	for range 100 {
+		if err = unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	panic(fmt.Sprintf("the network namespace can't be left: %v", err))
 }
 
 // seen remembers where the namespace with an id was found: paths by id.
