@@ -30,8 +30,10 @@ func desiredState(t *testing.T, c *container) {
 	write(names.PolicyFile, statePolicy)
 	const unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=%s\n[Install]\nWantedBy=multi-user.target\n"
 	for name, program := range map[string]string{"good": "/bin/true", "other": "/bin/true", "bad": "/bin/false"} {
-		write("/etc/systemd/system/e2e-"+name+".service", strings.Replace(unit, "%s", program, 1))
+		write("/usr/lib/systemd/system/e2e-"+name+".service", strings.Replace(unit, "%s", program, 1))
 	}
+	write("/etc/systemd/system/e2e-etc.service", strings.Replace(unit, "%s", "/bin/true", 1))
+	write("/root/etc.json", `{"version":1,"plugins":{"systemd":{"units":{"e2e-etc.service":{"masked":true}}}}}`)
 	c.run("systemctl", "daemon-reload")
 	c.run("systemctl", "enable", "--now", "e2e-other.service")
 	write("/root/state.json", `{"version":1,"plugins":{
@@ -75,6 +77,7 @@ func desiredState(t *testing.T, c *container) {
 		}
 		return out
 	}
+	fails("where a mask would be", "where the mask would be", "opdbus", "apply", "/root/etc.json")
 	// What is started at boot waits for a person.
 	fails("apply", "needs a person's approval", "opdbus", "apply", "/root/state.json")
 	var id string
@@ -134,7 +137,7 @@ func desiredState(t *testing.T, c *container) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	c.run("systemctl", "disable", "--now", "e2e-other.service")
-	for _, path := range []string{names.PolicyFile, "/etc/systemd/system/e2e-good.service", "/etc/systemd/system/e2e-other.service", "/etc/systemd/system/e2e-bad.service"} {
+	for _, path := range []string{names.PolicyFile, "/usr/lib/systemd/system/e2e-good.service", "/usr/lib/systemd/system/e2e-other.service", "/usr/lib/systemd/system/e2e-bad.service", "/etc/systemd/system/e2e-etc.service"} {
 		if err := os.Remove(c.path(path)); err != nil {
 			t.Error(err)
 		}

@@ -38,6 +38,9 @@ const (
 var unitTypes = map[string]string{"service": "services", "socket": "sockets", "timer": "timers", "path": "paths", "target": "targets",
 	"mount": "mounts", "automount": "automounts", "slice": "slices", "swap": "units"}
 
+// etcUnits is where masks are links to /dev/null.
+const etcUnits = "/etc/systemd/system/"
+
 func unitSuffix(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
 
 // validUnit is systemd.unit(5): at most 255 characters of a small set, and a
@@ -89,7 +92,8 @@ type unitNow struct {
 	Active    string `json:"active"` // active or inactive, see running
 	File      string `json:"file"`   // state of the unit file, "" if there is none
 	Transient bool   `json:"transient,omitempty"`
-	Ends      bool   `json:"ends,omitempty"` // it runs and ends: nothing keeps it active
+	Fragment  string `json:"fragment,omitempty"` // path of its file, while it is not masked
+	Ends      bool   `json:"ends,omitempty"`     // it runs and ends: nothing keeps it active
 }
 
 // The states of Active.
@@ -168,6 +172,7 @@ func (s *SystemdPlugin) unit(ctx context.Context, name string) (now unitNow, err
 	}
 	now.ID, now.Load, now.Active = text(p, "Id"), text(p, "LoadState"), running(text(p, "ActiveState"), text(p, "SubState"))
 	now.Transient, _ = p["Transient"].(bool)
+	now.Fragment = text(p, "FragmentPath")
 	if now.ID == "" {
 		now.ID = name
 	}
@@ -308,6 +313,8 @@ func (s *SystemdPlugin) planUnit(name string, want Unit, now unitNow, p *Plan, s
 		switch {
 		case s.NixOS:
 			block("masked", "Nix owns /etc/systemd/system", nixUnit(name, "enable", fmt.Sprint(!yes)), "")
+		case yes && strings.HasPrefix(now.Fragment, etcUnits):
+			block("masked", "its file is in "+etcUnits+", where the mask would be", "", "move the file to /usr/local/lib/systemd/system, or remove it")
 		case yes:
 			action(stepFiles, Action{Verb: "mask", Before: mustJSON(now.File), After: mustJSON("masked"), Do: mask, Undo: &unmask})
 		default:
