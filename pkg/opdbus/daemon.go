@@ -113,7 +113,11 @@ const (
 // the bus is lost, which is: systemd is to start it anew.
 func (d *Daemon) Serve(ctx context.Context) error {
 	d.reload()
-	srv, err := bus.NewServer(ctx, d.Address, d.handle)
+	opened := make(chan struct{})
+	srv, err := bus.NewServer(ctx, d.Address, func(ctx context.Context, in bus.Incoming) (bus.Body, error) {
+		<-opened // who knows our unique name may be quick
+		return d.handle(ctx, in)
+	})
 	if err != nil {
 		return err
 	}
@@ -125,6 +129,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		d.Gate.Polkit = &Polkit{Conn: srv.Conn}
 	}
 	d.openHost()
+	close(opened)
 	if err := srv.RequestName(ctx, names.BusName); err != nil {
 		return err
 	}

@@ -144,17 +144,20 @@ func (h *Host) applyAction(d *hoststate.Document, p *hoststate.Plan, o hoststate
 	return ownAction(h.Conn.Address(), names.BusObject, "Manager", "Apply", bus.NewBody("ssss", p.Hash, string(actions), how, string(d.Bytes())))
 }
 
-const maxShown = 200 // actions in an event
+// maxShown bounds what an event, which is one line of the log, says of the
+// actions of an apply, in bytes.
+const maxShown = 24 << 10
 
 // shownApply is applyAction for an event: what is done, without the rest.
 func shownApply(p *hoststate.Plan, o hoststate.ApplyOptions) json.RawMessage {
-	titles := []string{}
+	titles, size := []string{}, 0
 	for i := range p.Actions {
-		if i == maxShown {
+		title := short(p.Actions[i].Title())
+		if size += len(title); size > maxShown {
 			titles = append(titles, fmt.Sprintf("and %d more", len(p.Actions)-i))
 			break
 		}
-		titles = append(titles, Clean(p.Actions[i].Title()))
+		titles = append(titles, title)
 	}
 	b, err := json.Marshal(map[string]any{"plan": p.Hash, "actions": titles, "irreversible": len(p.Irreversible()), "confirm_seconds": int(o.Confirm / time.Second), "partial": o.Partial})
 	if err != nil {
@@ -231,14 +234,15 @@ func resultOf(c *hoststate.Change) json.RawMessage {
 		Error     string `json:"error,omitempty"`
 		UndoError string `json:"undo_error,omitempty"`
 	}
-	steps := []step{}
-	for i, s := range c.Steps {
-		if i == maxShown {
+	steps, size := []step{}, 0
+	for _, s := range c.Steps {
+		x := step{short(s.Title), s.State, short(s.Error), short(s.UndoError)}
+		if size += len(x.Title) + len(x.Error) + len(x.UndoError) + 60; size > maxShown {
 			break
 		}
-		steps = append(steps, step{Clean(s.Title), s.State, short(s.Error), short(s.UndoError)})
+		steps = append(steps, x)
 	}
-	b, err := json.Marshal(map[string]any{"change": c.ID, "result": c.Result, "steps": steps})
+	b, err := json.Marshal(map[string]any{"change": c.ID, "result": c.Result, "actions": len(c.Steps), "steps": steps})
 	if err != nil {
 		return nil
 	}
