@@ -336,6 +336,50 @@ in
       Install.WantedBy = "multi-user.target";
     };
 
+    "dbus-mcp-web.socket" = {
+      comment = "The web interface, for browsers on this host, and where gb-web login asks. Both in one: the second line is a Unix socket.";
+      Unit = {
+        Description = "GhostBridge: sockets of the web interface";
+        Documentation = "man:gb-web(1)";
+      };
+      Socket = {
+        ListenStream = [
+          "127.0.0.1:8096"
+          "${run}/web.sock"
+        ];
+        SocketGroup = "ghostbridge";
+        SocketMode = "0660";
+      };
+      Install.WantedBy = "sockets.target";
+    };
+
+    "dbus-mcp-web.service" = {
+      comment = "Reads the log and asks others; it may write nothing but its sessions, and has no network but the sockets that it was given.";
+      Unit = patient // {
+        Description = "GhostBridge: the web interface";
+        Documentation = "man:gb-web(1)";
+        Requires = "dbus-mcp-web.socket";
+        After = "dbus-mcp-web.socket";
+        RequiresMountsFor = timing;
+      };
+      Service = sandbox // always // defaults // {
+        Type = "notify";
+        User = "gb-web";
+        SupplementaryGroups = "ghostbridge";
+        ExecStart = "${bin "gb-web"} serve";
+        # People who are logged in stay so when it is restarted; a boot ends all.
+        RuntimeDirectory = "ghostbridge-web";
+        RuntimeDirectoryMode = "0700";
+        RuntimeDirectoryPreserve = true;
+        # Who is on the bus is told by units: /proc/PID/cgroup. How long the host is up: /proc/uptime.
+        ProcSubset = "all";
+        ProtectProc = "default";
+        IPAddressAllow = "localhost";
+        RestartSec = "1s";
+        WatchdogSec = "1min";
+      };
+    };
+
     "op-dbus.service" = {
       # A user of its own would have to be allowed manage-units by polkit, to start
       # a unit, which is as good as root (a transient one runs anything); and each
@@ -541,6 +585,9 @@ in
   sysusers = [
     "# May read the log and ask the index."
     "g ghostbridge - -"
+    "# May log in to gb-web as operator, who asks for changes, and as approver."
+    "g gb-operators - -"
+    "g gb-approvers - -"
     "# May connect to the log's socket."
     "g gb-writers - -"
     ''u gb-log - "GhostBridge log" ${timing} -''
@@ -548,6 +595,7 @@ in
     ''u gb-journal - "GhostBridge recorder of the journal" - -''
     ''u gb-index - "GhostBridge index" ${vectors} -''
     ''u gb-search - "GhostBridge search" - -''
+    ''u gb-web - "GhostBridge web interface" - -''
     ''u gb-dbus - "GhostBridge recorder of the system bus" - -''
   ];
 

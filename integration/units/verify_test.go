@@ -30,6 +30,7 @@ var ceilings = map[string]string{
 	"btrfs-vector-sync.service":  "50",
 	"blockchain-dbus.service":    "15",
 	"op-dbus.service":            "15",
+	"dbus-mcp-web.service":       "12",
 	"blockchain-ovs.service":     "15",
 	"ovs-bridge-setup.service":   "50",
 	"ovs-bridge-watch.service":   "50",
@@ -193,7 +194,7 @@ func TestEveryNamedUnitExists(t *testing.T) {
 var later = []string{
 	"openvswitch.service",
 	"dbus-mcp-server.socket", "dbus-mcp-server.service",
-	"dbus-mcp-web.socket", "dbus-mcp-web.service", "qdrant.service",
+	"qdrant.service",
 }
 
 func TestUnitList(t *testing.T) {

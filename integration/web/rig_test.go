@@ -272,6 +272,17 @@ func (r *rig) append(lines string) {
 	}
 }
 
+// feed appends what comes from in, as it comes.
+func (r *rig) feed(in io.Reader) error {
+	cmd := exec.Command(tools.Path(r.t, "gb-chain"), "append", "-")
+	cmd.Env = append(os.Environ(), r.env...)
+	cmd.Stdin = in
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("append: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // link returns a login link.
 func (r *rig) link(role string) string {
 	r.t.Helper()

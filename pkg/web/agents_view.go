@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/web/timeline"
 )
 
 // An agentsView is what AI agents did, as the log's newest events tell.
@@ -54,7 +55,7 @@ func (s *Server) agents(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.log.Before(r.ctx, 0, before, agentLook, &chain.Filter{Sources: []string{"mcp"}}, agentLook)
+	p, err := s.log.Before(r.ctx, 0, before, agentLook, timeline.NewChoice(&chain.Filter{Sources: []string{"mcp"}}, nil), agentLook)
 	if err != nil {
 		return nil, err
 	}

@@ -95,14 +95,14 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var choose func(timeline.Row) bool
-	if f.filter != nil {
+	if f.choice != nil {
 		choose = func(r timeline.Row) bool {
 			// The tail keeps no lines: what looks at them reads the log.
-			if f.filter.Grep != nil && r.Line == nil {
+			if f.choice.NeedsLine() && r.Line == nil {
 				full, err := s.log.Get(ctx, r.Index)
-				return err == nil && full.Event != nil && f.filter.Grep.Match(full.Line) && f.filter.Chooses(full.Event)
+				return err == nil && f.choice.Chooses(full)
 			}
-			return (f.filter.Grep == nil || f.filter.Grep.Match(r.Line)) && f.filter.Chooses(r.Event)
+			return f.choice.Chooses(r)
 		}
 	}
 	if err := s.tail.Stream(ctx, from, choose, write); err != nil && ctx.Err() == nil {

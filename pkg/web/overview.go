@@ -62,11 +62,11 @@ func (s *Server) overview(r *request) (any, error) {
 	v.Host, _ = os.Hostname()
 	v.Verdict = append(v.Verdict, s.logVerdict(), s.snapshotVerdict(r), s.indexVerdict(), s.networkVerdict(r), s.approvalVerdict(r))
 	v.Checks, v.CheckedAt = s.doctor.view()
-	grave, err := s.log.Before(r.ctx, 0, -1, overviewRows, &chain.Filter{HasSeverity: true, Severity: event.Error}, overviewLook)
+	grave, err := s.log.Before(r.ctx, 0, -1, overviewRows, timeline.NewChoice(&chain.Filter{HasSeverity: true, Severity: event.Error}, nil), overviewLook)
 	if err != nil {
 		return nil, err
 	}
-	changes, err := s.log.Before(r.ctx, 0, -1, overviewRows, &chain.Filter{Types: []string{"opdbus.*"}}, overviewLook)
+	changes, err := s.log.Before(r.ctx, 0, -1, overviewRows, timeline.NewChoice(&chain.Filter{Types: []string{"opdbus.*"}}, nil), overviewLook)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"embed"
 	"errors"
 	"fmt"
@@ -149,6 +150,10 @@ func (s *Server) Run(ctx context.Context) {
 	all.Wait()
 }
 
+// sendBuffer bounds what the kernel keeps for a reader that does not read; the
+// default may grow to megabytes for each.
+const sendBuffer = 256 << 10
+
 // Serve answers on ls until ctx ends; then streams are ended, and what is being
 // answered has a moment.
 func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
@@ -159,6 +164,15 @@ func (s *Server) Serve(ctx context.Context, ls ...net.Listener) error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
+			if t, ok := c.(*net.TCPConn); ok {
+				t.SetWriteBuffer(sendBuffer)
+			}
+			return ctx
+		},
 	}
 	failed := make(chan error, len(ls))
 	for _, l := range ls {

@@ -16,6 +16,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/snap"
 	"github.com/ghostbridge/ghostbridge/pkg/subvol"
+	"github.com/ghostbridge/ghostbridge/pkg/web/timeline"
 )
 
 // Snapshots is the directory of snapshots, to look at.
@@ -167,7 +168,7 @@ func (s *Server) snapshots(r *request) (any, error) {
 
 // deletions counts the reasons that events of gb-snap give.
 func (s *Server) deletions(r *request, v *snapshotsView) error {
-	p, err := s.log.Before(r.ctx, 0, -1, deletionEvents, &chain.Filter{Types: []string{"snapshot.*"}}, deletionEvents)
+	p, err := s.log.Before(r.ctx, 0, -1, deletionEvents, timeline.NewChoice(&chain.Filter{Types: []string{"snapshot.*"}}, nil), deletionEvents)
 	if err != nil {
 		return err
 	}

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
+	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/web/timeline"
 )
@@ -79,7 +79,7 @@ type filterForm struct {
 	Since    string // instead of Range
 	Until    string
 
-	filter       *chain.Filter // nil for everything
+	choice       *timeline.Choice // nil for everything
 	since, until time.Time
 }
 
@@ -116,16 +116,10 @@ func (r *request) readFilter(now time.Time) (*filterForm, error) {
 		}
 		c.HasSeverity = c.Severity != event.Debug
 	}
-	if f.Text != "" {
+	if len(f.Sources)+len(f.Types)+len(f.Hosts)+len(f.Actors) > 0 || c.HasSeverity || f.Text != "" {
 		// Stored lines are JSON: what is looked for is written as they write it.
-		quoted, _ := json.Marshal(f.Text)
-		c.Grep, err = regexp.Compile("(?i)" + regexp.QuoteMeta(string(quoted[1:len(quoted)-1])))
-		if err != nil {
-			return nil, fail(http.StatusBadRequest, "text: %v", err)
-		}
-	}
-	if len(f.Sources)+len(f.Types)+len(f.Hosts)+len(f.Actors) > 0 || c.HasSeverity || c.Grep != nil {
-		f.filter = &c
+		quoted := dbusjson.AppendString(nil, f.Text)
+		f.choice = timeline.NewChoice(&c, quoted[1:len(quoted)-1])
 	}
 	for name, at := range map[string]*time.Time{"since": &f.since, "until": &f.until} {
 		text, err := r.text(name, 60)
@@ -277,14 +271,14 @@ func (s *Server) timeline(r *request) (any, error) {
 	}
 	var p *timeline.Page
 	if after >= 0 {
-		p, err = s.log.After(r.ctx, max(after, low), int(n), f.filter, timeline.Budget)
+		p, err = s.log.After(r.ctx, max(after, low), int(n), f.choice, timeline.Budget)
 		if err == nil && len(p.Rows) < int(n) && !p.Partial {
 			// The newest page, whole.
-			p, err = s.log.Before(r.ctx, low, -1, int(n), f.filter, timeline.Budget)
+			p, err = s.log.Before(r.ctx, low, -1, int(n), f.choice, timeline.Budget)
 			before = -1
 		}
 	} else {
-		p, err = s.log.Before(r.ctx, low, before, int(n), f.filter, timeline.Budget)
+		p, err = s.log.Before(r.ctx, low, before, int(n), f.choice, timeline.Budget)
 	}
 	if err != nil {
 		return nil, err

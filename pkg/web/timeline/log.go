@@ -17,7 +17,6 @@ import (
 	"sort"
 	"time"
 
-	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/layout"
 )
@@ -234,6 +233,12 @@ func (s *segment) locate(i, end int64) (off, index int64, err error) {
 // damaged line is a row too. It ends early, without an error, where the log
 // does. Rows and their lines may be kept.
 func (l *Log) Read(ctx context.Context, from, to int64, each func(Row) error) error {
+	return l.read(ctx, from, to, nil, each)
+}
+
+// read is Read; of lines that c does not choose it calls each with those alone
+// that it had to decode to see that, and with those that are damaged.
+func (l *Log) read(ctx context.Context, from, to int64, c *Choice, each func(Row) error) error {
 	for from < to {
 		n := from / layout.SegmentEvents
 		s, err := l.open(n)
@@ -253,7 +258,7 @@ func (l *Log) Read(ctx context.Context, from, to int64, each func(Row) error) er
 		if err != nil {
 			return err
 		}
-		next, err := s.read(ctx, from, to, each)
+		next, err := s.read(ctx, from, to, c, each)
 		s.c.Close()
 		if err != nil {
 			return err
@@ -266,7 +271,7 @@ func (l *Log) Read(ctx context.Context, from, to int64, each func(Row) error) er
 	return nil
 }
 
-func (s *segment) read(ctx context.Context, from, to int64, each func(Row) error) (next int64, err error) {
+func (s *segment) read(ctx context.Context, from, to int64, c *Choice, each func(Row) error) (next int64, err error) {
 	end, err := s.end()
 	if err != nil {
 		return from, err
@@ -282,6 +287,7 @@ func (s *segment) read(ctx context.Context, from, to int64, each func(Row) error
 	r := io.NewSectionReader(s.file, off, s.size-off)
 	buf := make([]byte, 0, 64<<10)
 	want := int64(0)
+	var scratch []byte
 	for index < to {
 		nl := bytes.IndexByte(buf[want:], '\n')
 		if nl < 0 {
@@ -310,6 +316,9 @@ func (s *segment) read(ctx context.Context, from, to int64, each func(Row) error
 				row.Damaged = err
 			} else if i != index {
 				row.Damaged = fmt.Errorf("it says that it is event %d", i)
+			} else if c != nil && c.skips(line, &scratch) {
+				index++
+				continue
 			} else if row.Event, err = event.Decode(line); err != nil {
 				row.Damaged = err
 			}
@@ -387,9 +396,9 @@ type Page struct {
 const Budget = 20_000
 
 // Before returns the newest n events below index end, and not below index low,
-// that f chooses, nil for all; end < 0 is the log's end. It looks at no more
+// that c chooses, nil for all; end < 0 is the log's end. It looks at no more
 // than budget events: a page may be Partial, and the next one ends at From.
-func (l *Log) Before(ctx context.Context, low, end int64, n int, f *chain.Filter, budget int64) (*Page, error) {
+func (l *Log) Before(ctx context.Context, low, end int64, n int, c *Choice, budget int64) (*Page, error) {
 	first, logEnd, err := l.Bounds()
 	if err != nil {
 		return nil, err
@@ -408,8 +417,8 @@ func (l *Log) Before(ctx context.Context, low, end int64, n int, f *chain.Filter
 		}
 		from := max(p.From-block, low, p.To-budget)
 		var rows []Row
-		if err := l.Read(ctx, from, p.From, func(r Row) error {
-			if f == nil || r.Event == nil || chosen(f, r) {
+		if err := l.read(ctx, from, p.From, c, func(r Row) error {
+			if c == nil || r.Event == nil || c.chooses(r) {
 				rows = append(rows, r)
 			}
 			return nil
@@ -428,21 +437,21 @@ func (l *Log) Before(ctx context.Context, low, end int64, n int, f *chain.Filter
 	return p, nil
 }
 
-// After returns the oldest n events from index from on that f chooses, newest
+// After returns the oldest n events from index from on that c chooses, newest
 // first, as Before does; a Partial page stopped at To.
-func (l *Log) After(ctx context.Context, from int64, n int, f *chain.Filter, budget int64) (*Page, error) {
+func (l *Log) After(ctx context.Context, from int64, n int, c *Choice, budget int64) (*Page, error) {
 	first, end, err := l.Bounds()
 	if err != nil {
 		return nil, err
 	}
 	from = min(max(from, first), end)
 	p := &Page{First: first, End: end, From: from, To: from}
-	err = l.Read(ctx, from, min(end, from+budget), func(r Row) error {
+	err = l.read(ctx, from, min(end, from+budget), c, func(r Row) error {
 		if len(p.Rows) == n {
 			return errFull
 		}
-		p.To = r.Index + 1
-		if f == nil || r.Event == nil || chosen(f, r) {
+		p.To = max(p.To, r.Index+1)
+		if c == nil || r.Event == nil || c.chooses(r) {
 			p.Rows = append(p.Rows, r)
 		}
 		return nil
@@ -450,14 +459,12 @@ func (l *Log) After(ctx context.Context, from int64, n int, f *chain.Filter, bud
 	if err != nil && !errors.Is(err, errFull) {
 		return nil, err
 	}
+	if err == nil {
+		p.To = min(end, from+budget)
+	}
 	p.Partial = len(p.Rows) < n && p.To < end
 	slices.Reverse(p.Rows)
 	return p, nil
 }
 
 var errFull = errors.New("the page is full")
-
-// chosen says whether f chooses a row that is not damaged.
-func chosen(f *chain.Filter, r Row) bool {
-	return (f.Grep == nil || f.Grep.Match(r.Line)) && f.Chooses(r.Event)
-}

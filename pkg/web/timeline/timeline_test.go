@@ -118,14 +118,14 @@ func TestPagesGoThroughTheWholeLog(t *testing.T) {
 	l, _ := makeLog(t, 0, n)
 	for _, c := range []struct {
 		name string
-		f    *chain.Filter
+		f    *Choice
 		want func(i int64) bool
 	}{
 		{"all", nil, func(int64) bool { return true }},
-		{"source", &chain.Filter{Sources: []string{"ovs"}}, func(i int64) bool { return i%3 == 1 }},
-		{"severity", &chain.Filter{HasSeverity: true, Severity: event.Alert}, func(i int64) bool { return i%8 <= 1 }},
-		{"type", &chain.Filter{Types: []string{"t.*"}}, func(int64) bool { return true }},
-		{"none", &chain.Filter{Sources: []string{"no"}}, func(int64) bool { return false }},
+		{"source", NewChoice(&chain.Filter{Sources: []string{"ovs"}}, nil), func(i int64) bool { return i%3 == 1 }},
+		{"severity", NewChoice(&chain.Filter{HasSeverity: true, Severity: event.Alert}, nil), func(i int64) bool { return i%8 <= 1 }},
+		{"type", NewChoice(&chain.Filter{Types: []string{"t.*"}}, nil), func(int64) bool { return true }},
+		{"none", NewChoice(&chain.Filter{Sources: []string{"no"}}, nil), func(int64) bool { return false }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []int64
@@ -201,7 +201,7 @@ func TestTornAndDamagedLines(t *testing.T) {
 	if err := os.WriteFile(name, append(data, `{"i":100,"at":"torn`...), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p, err := l.Before(t.Context(), 0, -1, 1000, &chain.Filter{Sources: []string{"no"}}, Budget)
+	p, err := l.Before(t.Context(), 0, -1, 1000, NewChoice(&chain.Filter{Sources: []string{"no"}}, nil), Budget)
 	if err != nil || len(p.Rows) != 1 || p.Rows[0].Index != 50 || p.Rows[0].Damaged == nil || p.End != 100 {
 		t.Errorf("%+v, %v: want the damaged event alone, whatever the filter", p, err)
 	}
