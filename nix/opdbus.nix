@@ -36,6 +36,7 @@ in
         <allow send_destination="${name}" send_interface="${name}.Bus"/>
         <allow send_destination="${name}" send_interface="${name}.Approvals"/>
         <allow send_destination="${name}" send_interface="${name}.Logins"/>
+        <allow send_destination="${name}" send_interface="${name}.Network"/>
         <allow send_destination="${name}" send_interface="${name}.Policy"/>
         <allow send_destination="${name}" send_interface="${name}.Search"/>
         <allow send_destination="${name}" send_interface="${name}.Network.OpenFlow"/>

@@ -465,6 +465,8 @@ in
         RequiresMountsFor = "${timing} ${snapshots}";
       };
       Service = base // btrfs // defaults // moment // {
+        # Who may read the log may look at its snapshots: the directory is the group's.
+        SupplementaryGroups = "ghostbridge";
         # The first tick mounts ${snapshots}.
         SystemCallFilter = base.SystemCallFilter ++ [ "@mount" ];
         ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";

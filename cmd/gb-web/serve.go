@@ -15,7 +15,6 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/opdbus"
-	"github.com/ghostbridge/ghostbridge/pkg/ovs"
 	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 	"github.com/ghostbridge/ghostbridge/pkg/web"
 	"github.com/ghostbridge/ghostbridge/pkg/web/access"
@@ -53,8 +52,6 @@ Examples:
 			&cli.StringFlag{Name: "source", Usage: "the `SUBVOLUME` that they are of (default: the one that gb-snap take takes)"},
 			&cli.StringFlag{Name: "run", EnvVars: []string{"GB_RUN"}, Value: names.RunDir, Usage: "`DIR` in which gb-snap take leaves how it goes"},
 			&cli.StringFlag{Name: "cursor", EnvVars: []string{"GB_CURSOR"}, Value: names.CursorFile, Usage: "cursor `FILE` of the index; empty for none"},
-			&cli.StringFlag{Name: "ovs-db", EnvVars: []string{"GB_WEB_OVS_DB"}, Usage: "look at the switch's database unix:`PATH` itself, which needs root; without it the daemon opdbus does"},
-			&cli.StringFlag{Name: "ovs-state", Value: names.OVSStateDir, Usage: "with --ovs-db: `DIR` in which gb-ovs-setup keeps what is in force"},
 			&cli.BoolFlag{Name: "no-doctor", EnvVars: []string{"GB_WEB_NO_DOCTOR"}, Usage: "don't check the host as opdbus doctor does"},
 			&cli.StringFlag{Name: "tls-cert", EnvVars: []string{"GB_WEB_TLS_CERT"}, Usage: "certificate `FILE`, PEM"},
 			&cli.StringFlag{Name: "tls-key", EnvVars: []string{"GB_WEB_TLS_KEY"}, Usage: "its key's `FILE`, PEM"},
@@ -149,14 +146,6 @@ func parts(c *cli.Context, o *web.Options) {
 	}
 	if dir := c.String("snapshots"); dir != "" {
 		o.Snapshots = web.SnapshotsDir{Dir: dir, Run: c.String("run"), Source: c.String("source"), Period: time.Second}
-	}
-	if db := c.String("ovs-db"); db != "" {
-		runDir := ""
-		if path, ok := strings.CutPrefix(db, "unix:"); ok {
-			runDir = filepath.Dir(path)
-		}
-		setup := &ovs.Setup{Remote: db, RunDir: runDir, Timeout: 3 * time.Second, Store: &ovs.Store{Dir: c.String("ovs-state")}, Log: o.Logger}
-		o.Switch = &web.LocalSwitch{Setup: setup, Next: o.Switch}
 	}
 	if !c.Bool("no-doctor") {
 		o.Doctor = doctor(c)

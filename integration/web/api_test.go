@@ -296,7 +296,7 @@ func TestNothingIsAnInternalError(t *testing.T) {
 
 // The twins of the daemon's Network.OpenFlow, as JSON-RPC 2.0 has them.
 func TestJSONRPC(t *testing.T) {
-	r := newRig(t, parts{bus: true, events: 10})
+	r := newRig(t, parts{bus: true, network: true, events: 10})
 	token := r.token("operator")
 	post := func(body string) string {
 		t.Helper()
@@ -320,6 +320,19 @@ func TestJSONRPC(t *testing.T) {
 	}
 	if status, _, _ := r.do(http.MethodPost, "", "/jsonrpc", `{"jsonrpc":"2.0","id":1,"method":"openflow.list_bridges"}`); status != http.StatusUnauthorized {
 		t.Error(status)
+	}
+	for body, want := range map[string]string{
+		`{"jsonrpc":"2.0","id":1,"method":"openflow.list_bridges"}`:                                                           `200 {"jsonrpc":"2.0","id":1,"result":["ovsbr0","ovsbr1"]}`,
+		`{"jsonrpc":"2.0","id":1,"method":"openflow.dump_flows","params":["ovsbr0"]}`:                                         `actions=NORMAL`,
+		`{"jsonrpc":"2.0","id":1,"method":"openflow.get_bridge_config","params":{"bridge":"ovsbr0"}}`:                         `"result":{"bridge":"ovsbr0","managed":false`,
+		`{"jsonrpc":"2.0","id":1,"method":"openflow.add_flow","params":{"bridge":"ovsbr0","rule":"priority=5,actions=drop"}}`: `no rule allows it`,
+	} {
+		if got := post(body); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", body, got, want)
+		}
+	}
+	if status, text, _ := r.get(token, "/api/v1/network?bridge=ovsbr1"); status != http.StatusOK || !strings.Contains(text, `"name":"missing0"`) || !strings.Contains(text, `"rx_bytes":0`) || !strings.Contains(text, `"flows":["`) {
+		t.Errorf("%d %s", status, text)
 	}
 	viewer := r.token("viewer")
 	if _, text, _ := r.do(http.MethodPost, viewer, "/jsonrpc", `{"jsonrpc":"2.0","id":1,"method":"openflow.clear_flows","params":["ovsbr0"]}`); !strings.Contains(text, "needs the role operator") {

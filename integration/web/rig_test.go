@@ -121,8 +121,7 @@ func newRig(t *testing.T, p parts) *rig {
 		} {
 			s.Vsctl(argv...) // missing0 is meant to fail
 		}
-		r.env = append(r.env, "GB_WEB_OVS_DB="+r.db, "OVS_RUNDIR="+s.Dir)
-		r.flags = append(r.flags, "--ovs-state", r.dir+"/ovs")
+		r.env = append(r.env, "GB_OVS_DB="+r.db, "OVS_RUNDIR="+s.Dir, "GB_OVS_SOCKET=/nonexistent", "GB_OVS_STATE="+r.dir+"/ovs", "GB_OVS_CONFIG=/nonexistent")
 	}
 	if p.bus {
 		r.startBus()

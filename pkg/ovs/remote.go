@@ -14,7 +14,7 @@ import (
 // them: one JSON object on a Unix stream, answered by one. The socket is
 // root's; who may connect may do all of it.
 type request struct {
-	Do     string          `json:"do"` // survey, apply, confirm, undo
+	Do     string          `json:"do"` // survey, status, apply, confirm, undo
 	Config json.RawMessage `json:"config,omitempty"`
 	// Of an apply, in nanoseconds.
 	ConfirmTimeout time.Duration `json:"confirm_timeout,omitempty"`
@@ -26,6 +26,7 @@ type request struct {
 
 type answer struct {
 	Plan    *Plan    `json:"plan,omitempty"`
+	Status  *Status  `json:"status,omitempty"`
 	Outcome *Outcome `json:"outcome,omitempty"`
 	ID      string   `json:"id,omitempty"`
 	Error   *Failure `json:"error,omitempty"`
@@ -100,6 +101,15 @@ func (s *Setup) answer(ctx context.Context, q *request) (*answer, error) {
 		}
 		out, err := s.Apply(ctx, c, ApplyOptions{ConfirmTimeout: q.ConfirmTimeout, ProbeTime: q.ProbeTime})
 		return &answer{Outcome: out}, err
+	case "status":
+		var c *Config
+		if len(q.Config) > 0 {
+			var err error
+			if c, err = Parse(q.Config); err != nil {
+				return nil, err
+			}
+		}
+		return &answer{Status: s.Status(ctx, c)}, nil
 	case "confirm":
 		id, err := s.Confirm(ctx, q.ID)
 		return &answer{ID: id}, err
@@ -156,6 +166,26 @@ func (r *Remote) Survey(ctx context.Context, c *Config) (*Survey, error) {
 		return nil, errors.New("the switch's keeper answered without a plan")
 	}
 	return &Survey{Plan: a.Plan}, nil
+}
+
+// Status is Setup's.
+func (r *Remote) Status(ctx context.Context, c *Config) *Status {
+	q := request{Do: "status"}
+	var err error
+	if c != nil {
+		q.Config, err = json.Marshal(c)
+	}
+	var a *answer
+	if err == nil {
+		a, err = r.ask(ctx, q)
+	}
+	if err == nil && a.Status == nil {
+		err = errors.New("the switch's keeper answered without a status")
+	}
+	if err != nil {
+		return &Status{Problems: []string{err.Error()}, Bridges: []BridgeStatus{}, Offload: []Offload{}, Drift: []Change{}}
+	}
+	return a.Status
 }
 
 // Apply is Setup's, but for the apply of a boot.

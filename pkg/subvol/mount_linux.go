@@ -88,8 +88,13 @@ func (s System) createTopLevel(device, name string, like *os.File) error {
 	if err := unix.Fstat(int(like.Fd()), &st); err != nil {
 		return pathError("stat", like.Name(), err)
 	}
-	// CAP_CHOWN may be missing; then it stays root's.
-	if err := unix.Fchownat(int(top.Fd()), name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil && !errors.Is(err, unix.EPERM) {
+	// CAP_CHOWN may be missing; then it stays root's, but for a group that this
+	// process is in.
+	err = unix.Fchownat(int(top.Fd()), name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.EPERM) {
+		err = unix.Fchownat(int(top.Fd()), name, -1, int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil && !errors.Is(err, unix.EPERM) {
 		return pathError("chown", name, err)
 	}
 	if err := unix.Fchmodat(int(top.Fd()), name, st.Mode&0o7777, 0); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/ghostbridge/ghostbridge/pkg/ovs"
 	"github.com/ghostbridge/ghostbridge/pkg/web/access"
@@ -16,34 +15,6 @@ import (
 type Switch interface {
 	Status(ctx context.Context, who access.Session) (*ovs.Status, error)
 	Flows(ctx context.Context, who access.Session, bridge string) ([]string, error)
-}
-
-// A LocalSwitch looks at the switch itself, which only root may. Its flows are
-// shown by Next.
-type LocalSwitch struct {
-	Setup *ovs.Setup
-	Next  Switch // may be nil
-
-	mu sync.Mutex // a Setup is for one at a time
-}
-
-// Status implements Switch.
-func (l *LocalSwitch) Status(ctx context.Context, _ access.Session) (*ovs.Status, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c, err := l.Setup.InForce(nil)
-	if err != nil {
-		return nil, err
-	}
-	return l.Setup.Status(ctx, c), nil
-}
-
-// Flows implements Switch.
-func (l *LocalSwitch) Flows(ctx context.Context, who access.Session, bridge string) ([]string, error) {
-	if l.Next == nil {
-		return nil, fail(http.StatusServiceUnavailable, "flows are shown by the daemon opdbus").hint("systemctl start op-dbus.service")
-	}
-	return l.Next.Flows(ctx, who, bridge)
 }
 
 // A DaemonSwitch has the daemon look.

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
+	"github.com/ghostbridge/ghostbridge/pkg/search"
 	"github.com/ghostbridge/ghostbridge/pkg/web/timeline"
 )
 
@@ -154,6 +156,9 @@ func (s *Server) indexLag() (lag int64, ok bool, err error) {
 		return 0, false, nil
 	}
 	data, err := os.ReadFile(s.CursorFile)
+	if errors.Is(err, fs.ErrPermission) && s.Search != nil {
+		return s.asked.lag(s)
+	}
 	if err != nil {
 		return 0, false, err
 	}
@@ -164,6 +169,37 @@ func (s *Server) indexLag() (lag int64, ok bool, err error) {
 		return 0, false, err
 	}
 	return max(s.signed()-c.TreeSize, 0), true, nil
+}
+
+// askedIndex is how far the index said that it is, some seconds ago: each
+// question may start the search.
+type askedIndex struct {
+	mu   sync.Mutex
+	at   time.Time
+	size int64
+	err  error
+}
+
+const askIndexEvery = 10 * time.Second
+
+func (a *askedIndex) lag(s *Server) (int64, bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Since(a.at) > askIndexEvery {
+		ctx, cancel := context.WithTimeout(context.Background(), overviewPatience)
+		defer cancel()
+		_, end, err := s.Search.Ask(ctx, search.Request{Question: "log", Limit: 1})
+		a.at, a.err = time.Now(), err
+		if err == nil {
+			if a.size = 0; end.Verified != nil {
+				a.size = end.Verified.TreeSize
+			}
+			if end.Finding != "" {
+				a.err = errors.New(end.Finding)
+			}
+		}
+	}
+	return max(s.signed()-a.size, 0), a.err == nil, a.err
 }
 
 func (s *Server) indexVerdict() verdict {

@@ -65,6 +65,7 @@ type Server struct {
 	checker  *checker
 	prover   prover
 	doctor   doctor
+	asked    askedIndex
 	guard    *access.Guard
 	pages    *template.Template
 	assets   *assets
