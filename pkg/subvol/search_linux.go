@@ -138,3 +138,46 @@ func (System) Changed(path string, since uint64) (uint64, error) {
 	}
 	return sum, nil
 }
+
+// Compression looks at all extents of the subvolume at path, and says how much
+// data is in them and how much of the disk they take. It takes time and memory
+// in proportion to their number. It needs root.
+func (System) Compression(path string) (Compression, error) {
+	f, err := openDir(path)
+	if err != nil {
+		return Compression{}, err
+	}
+	defer f.Close()
+	var c Compression
+	seen := map[uint64]bool{} // by where on the disk: files share extents
+	err = search(f, searchKey{
+		tree: 0, minObject: firstUserFile, maxObject: ^uint64(0), maxType: extentData, minType: 0,
+		maxOffset: ^uint64(0), maxTransID: ^uint64(0),
+	}, func(h searchHeader, item []byte) error {
+		if h.typ != extentData || len(item) < 21 {
+			return nil
+		}
+		switch item[20] {
+		case inlineExtent:
+			c.Data += binary.LittleEndian.Uint64(item[8:])
+			c.Disk += uint64(len(item) - 21)
+		case prealloc:
+		default:
+			if len(item) < 37 {
+				return nil
+			}
+			at := binary.LittleEndian.Uint64(item[21:])
+			if at == 0 || seen[at] {
+				return nil
+			}
+			seen[at] = true
+			c.Data += binary.LittleEndian.Uint64(item[8:])
+			c.Disk += binary.LittleEndian.Uint64(item[29:])
+		}
+		return nil
+	})
+	if err != nil {
+		return c, pathError("search tree", path, err)
+	}
+	return c, nil
+}

@@ -76,6 +76,14 @@ type Info struct {
 	ReadOnly   bool
 }
 
+// Compression is what a subvolume's data was made to take, in bytes. Blocks that
+// a short write leaves half empty count in full, so that a log of many small
+// appends may take more than it is long.
+type Compression struct {
+	Data uint64 // in its extents, before compression
+	Disk uint64 // that they take
+}
+
 // Space is how full a file system is, in bytes.
 type Space struct {
 	Size      uint64 // as statfs(2) gives it

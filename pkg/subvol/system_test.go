@@ -414,3 +414,45 @@ func TestSignalsDoNotTouchTheStream(t *testing.T) {
 		t.Errorf("a stream of %d bytes, %d without signals", len(got), len(calm))
 	}
 }
+
+// What is compressed is counted by what it takes, shared extents once, and a
+// file that is not compressed as it is.
+func TestCompression(t *testing.T) {
+	dir := loopbtrfs.Mount(t, loopbtrfs.Options{MountOptions: "compress=zstd:3"})
+	path := filepath.Join(dir, "s")
+	must(t, sys.Create(path))
+	measure := func() Compression {
+		t.Helper()
+		out, err := exec.Command("sync", "-f", path).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		c, err := sys.Compression(path)
+		must(t, err)
+		return c
+	}
+	if c := measure(); c != (Compression{}) {
+		t.Errorf("an empty subvolume: %+v", c)
+	}
+	const size = 4 << 20
+	must(t, os.WriteFile(filepath.Join(path, "text"), bytes.Repeat([]byte("the same again and again\n"), size/25), 0o600))
+	c := measure()
+	if c.Data < size*9/10 || c.Data > size*11/10 || c.Disk == 0 || c.Disk > size/5 {
+		t.Errorf("text: %+v", c)
+	}
+	if out, err := exec.Command("cp", "--reflink=always", filepath.Join(path, "text"), filepath.Join(path, "copy")).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if again := measure(); again != c {
+		t.Errorf("a copy that shares its extents: %+v, before %+v", again, c)
+	}
+	noise := make([]byte, size)
+	rand.Read(noise)
+	must(t, os.WriteFile(filepath.Join(path, "noise"), noise, 0o600))
+	if all := measure(); all.Data-c.Data != size || all.Disk-c.Disk != size {
+		t.Errorf("noise: %+v, before %+v", all, c)
+	}
+	if _, err := sys.Compression("/proc"); err == nil {
+		t.Error("/proc has extents")
+	}
+}

@@ -37,6 +37,9 @@ func (System) Written(string) (uint64, error) { return 0, ErrUnsupported }
 // Changed returns ErrUnsupported.
 func (System) Changed(string, uint64) (uint64, error) { return 0, ErrUnsupported }
 
+// Compression returns ErrUnsupported.
+func (System) Compression(string) (Compression, error) { return Compression{}, ErrUnsupported }
+
 // Stamp returns ErrUnsupported.
 func (System) Stamp(context.Context, string) (Stamp, error) { return Stamp{}, ErrUnsupported }
 
