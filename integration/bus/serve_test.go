@@ -237,3 +237,51 @@ func TestKnownOwner(t *testing.T) {
 		t.Errorf("%s, %v", owner, err)
 	}
 }
+
+// A tree that was looked at before is looked at anew where a name has another
+// owner.
+func TestTreeOfAllFollows(t *testing.T) {
+	address := privatebus.Start(t, privatebus.Options{Open: true})
+	c, err := bus.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, child := range []string{"one", "two"} {
+		asked := 0
+		srv := serve(t, address, func(_ context.Context, in bus.Incoming) (bus.Body, error) {
+			asked++ // the tree asks about / before its child
+			xml := "<node/>"
+			if in.Path == "/" {
+				xml = `<node><node name="` + child + `"/></node>`
+			}
+			return bus.NewBody("s", xml), nil
+		})
+		for range 2 {
+			list, err := c.TreeOfAll(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var have []string
+			for _, n := range list {
+				if n.Name.Name == "org.example.Served" {
+					for _, o := range n.Objects {
+						have = append(have, o.Path)
+					}
+				}
+			}
+			if strings.Join(have, " ") != "/ /"+child {
+				t.Errorf("%v, want / and its child %s", have, child)
+			}
+		}
+		if asked != 2 {
+			t.Errorf("%d questions about two objects", asked)
+		}
+		srv.Close()
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if _, err := c.Owner(t.Context(), "org.example.Served", false); err != nil {
+				break
+			}
+		}
+	}
+}

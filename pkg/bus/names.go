@@ -63,7 +63,7 @@ const parallel = 16
 // Names returns the names of the bus, sorted: well-known ones, with those that
 // can be started, and with all the unique ones too.
 func (c *Conn) Names(ctx context.Context, all bool) ([]Name, error) {
-	list, err := c.owned(ctx, all)
+	list, err := c.owned(ctx, all, []string{"ListNames", "ListActivatableNames"}, c.Owner)
 	if err != nil {
 		return list, err
 	}
@@ -79,10 +79,11 @@ func (c *Conn) Names(ctx context.Context, all bool) ([]Name, error) {
 	return list, err
 }
 
-// owned is Names without credentials.
-func (c *Conn) owned(ctx context.Context, all bool) ([]Name, error) {
+// owned is Names without credentials, of the names that the members of the bus
+// list.
+func (c *Conn) owned(ctx context.Context, all bool, members []string, ownerOf func(context.Context, string, bool) (string, error)) ([]Name, error) {
 	found := map[string]*Name{}
-	for _, member := range []string{"ListNames", "ListActivatableNames"} {
+	for _, member := range members {
 		b, err := c.driver(ctx, member, "")
 		if err != nil {
 			return nil, err
@@ -107,7 +108,7 @@ func (c *Conn) owned(ctx context.Context, all bool) ([]Name, error) {
 	slices.SortFunc(list, func(a, b Name) int { return strings.Compare(a.Name, b.Name) })
 	err := each(len(list), func(i int) error {
 		n := &list[i]
-		owner, err := c.Owner(ctx, n.Name, false)
+		owner, err := ownerOf(ctx, n.Name, false)
 		n.Owner = owner
 		return ignoreGone(err)
 	})

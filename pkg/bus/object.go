@@ -113,9 +113,10 @@ type NamedTree struct {
 }
 
 // TreeOfAll looks over every name of the bus that has an owner; nobody is
-// started. Names of one owner share its objects.
+// started. Names of one owner share its objects. The second time on a connection
+// the bus is asked for its names only: owners and objects are known.
 func (c *Conn) TreeOfAll(ctx context.Context) ([]NamedTree, error) {
-	names, err := c.owned(ctx, false)
+	names, err := c.owned(ctx, false, []string{"ListNames"}, c.KnownOwner)
 	if err != nil {
 		return nil, err
 	}
