@@ -57,6 +57,7 @@ type Daemon struct {
 	last      dbusjson.Dict // LastApply
 	drift     int           // differences from the desired state in force
 	settled   chan struct{} // a change has ended: another state may be in force
+	steps     atomic.Int64  // what changes of the desired state have done
 }
 
 // A knownCaller is who a unique name was a moment ago. The bus never gives a

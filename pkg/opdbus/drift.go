@@ -152,8 +152,13 @@ func (d *Daemon) followDrift(ctx context.Context, doc *hoststate.Document, repor
 // lookForDrift tells of differences that were not reported, and forgets those
 // that are gone. While a change is under way there is nothing to tell.
 func (d *Daemon) lookForDrift(ctx context.Context, doc *hoststate.Document, reported map[string]bool) error {
+	steps := d.steps.Load()
 	if _, err := os.Stat(d.host.Engine.Store.CurrentFile()); err == nil {
 		return nil
+	}
+	f, err := d.host.Engine.Store.InForce()
+	if err != nil || f == nil || string(f.Document) != string(doc.Bytes()) {
+		return err // another one is, or none
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultPatience)
 	defer cancel()
@@ -161,7 +166,8 @@ func (d *Daemon) lookForDrift(ctx context.Context, doc *hoststate.Document, repo
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(d.host.Engine.Store.CurrentFile()); err == nil {
+	// Nor for what a change has done while it was looked at, be it over or not.
+	if _, err := os.Stat(d.host.Engine.Store.CurrentFile()); err == nil || steps != d.steps.Load() {
 		return nil
 	}
 	d.setDrift(len(p.Differences)) // who hears the signal may ask for it

@@ -50,6 +50,7 @@ func (d *Daemon) lastApply() dbusjson.Dict {
 
 // tell has the bus know of a change's progress.
 func (d *Daemon) tell(c hoststate.Change, step int) {
+	d.steps.Add(1)
 	if step >= 0 {
 		a := c.Plan.Actions[step]
 		d.emit("Manager", "StateChanged", bus.NewBody("sssss", c.ID, a.Plugin, a.Object, a.Verb, c.Steps[step].State))
