@@ -301,7 +301,11 @@ func attacks() (list []attack) {
 		"the bus: a name":                  {"name": "org.freedesktop.DBus", "path": "/org/freedesktop/DBus", "interface": "org.freedesktop.DBus", "member": "RequestName", "signature": "su", "arguments": []any{"org.example.Other", 0}},
 		"the bus: the environment":         {"name": "org.freedesktop.DBus", "path": "/org/freedesktop/DBus", "interface": "org.freedesktop.DBus", "member": "UpdateActivationEnvironment", "signature": "a{ss}", "arguments": []any{obj{"LD_PRELOAD": "/tmp/x.so"}}},
 	} {
-		add("call: "+what, "call_method", try("call_method", c), callStopNginx)
+		twin := callStopNginx
+		if c["member"] == "Set" {
+			twin = setBrightness
+		}
+		add("call: "+what, "call_method", try("call_method", c), twin)
 	}
 
 	// What no policy allows, and what always needs a person.

@@ -39,6 +39,7 @@ type rig struct {
 	address string
 	env     []string
 	url     string // of the server, once serveHTTP was called
+	daemon  *exec.Cmd
 }
 
 // newRig starts a bus, the log's daemon, the host, polkit and opdbus serve with a
@@ -70,7 +71,7 @@ func newRig(t testing.TB, policy string) *rig {
 	privatebus.Run(t, "ready", nil, privatebus.Python, data+"/host.py", r.address, r.dir+"/changes")
 	privatebus.Mock(t, r.address, "org.freedesktop.PolicyKit1", "polkitd")
 	r.allow("org.freedesktop.opdbus.approve", "org.freedesktop.opdbus.tokens", "org.freedesktop.opdbus.rollback")
-	r.start("opdbus", 0, "serve")
+	r.daemon = r.start("opdbus", 0, "serve")
 	privatebus.WaitName(t, r.address, names.BusName)
 	return r
 }
