@@ -114,6 +114,11 @@ func running(state, sub string) string {
 
 // SystemdPlugin starts, stops, enables, disables and masks units through
 // org.freedesktop.systemd1.
+//
+// BUG: what a unit pulls in when it is started, or names in Also= when it is
+// enabled, is not part of the plan. Taking a start back leaves the first
+// running; taking an enabling back disables the second, also where they were
+// enabled before.
 type SystemdPlugin struct {
 	Bus   Bus
 	NixOS bool
