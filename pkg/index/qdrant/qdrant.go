@@ -315,6 +315,7 @@ var indexes = []struct {
 	{keyPoint, qdrant.FieldType_FieldTypeKeyword, nil},
 	{keySeverity, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyHour, qdrant.FieldType_FieldTypeInteger, ranged},
+	{keyFirst, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyLast, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyFrom, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyTo, qdrant.FieldType_FieldTypeInteger, ranged},

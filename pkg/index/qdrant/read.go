@@ -475,24 +475,61 @@ func (r *Reader) passing(ctx context.Context, f index.Filter) (*passing, error) 
 		p.free = true
 		return p, nil
 	}
-	var hits []*qdrant.FacetHit
-	if err := r.c.do(ctx, "list the kinds of lines", func(ctx context.Context) error {
-		a, err := r.c.points.Facet(ctx, &qdrant.FacetCounts{CollectionName: r.alias, Key: keyTemplate, Filter: r.where(index.KindPoint, &f), Limit: qdrant.PtrOf(uint64(maxListed + 1)), Exact: qdrant.PtrOf(true)})
-		hits = a.GetHits()
+	var all, within map[index.ID]bool
+	err := each(ctx, 2, func(ctx context.Context, i int) (err error) {
+		switch {
+		case i == 0:
+			all, err = r.templates(ctx, r.where(index.KindPoint, &f))
+		case timed:
+			within, err = r.templates(ctx, r.where(index.KindPoint, &f, inside(&f)...))
+		}
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
-	if len(hits) > maxListed {
-		return p, nil
+	for id := range within {
+		p.known[id] = true
 	}
-	p.listed, p.exact, p.some = true, !timed, make(map[index.ID]bool, len(hits))
-	for _, h := range hits {
-		if id, err := index.ParseID(h.Value.GetStringValue()); err == nil && h.Count > 0 {
-			p.some[id] = true
-		}
+	if all != nil {
+		p.listed, p.exact, p.some = true, !timed, all
 	}
 	return p, nil
+}
+
+// inside are conditions that hold only for points all of whose events are in
+// the window. Qdrant compares with float64, which is off by some hundred
+// nanoseconds: a margin makes up for it.
+func inside(f *index.Filter) (list []*qdrant.Condition) {
+	const margin = 4096
+	if !f.Since.IsZero() {
+		list = append(list, qdrant.NewRange(keyFirst, &qdrant.Range{Gte: qdrant.PtrOf(float64(f.Since.UnixNano() + margin))}))
+	}
+	if !f.Until.IsZero() {
+		list = append(list, qdrant.NewRange(keyLast, &qdrant.Range{Lte: qdrant.PtrOf(float64(f.Until.UnixNano() - margin))}))
+	}
+	return list
+}
+
+// templates returns which templates have points that a filter lets through, nil
+// if they are many.
+func (r *Reader) templates(ctx context.Context, f *qdrant.Filter) (map[index.ID]bool, error) {
+	var hits []*qdrant.FacetHit
+	err := r.c.do(ctx, "list the kinds of lines", func(ctx context.Context) error {
+		a, err := r.c.points.Facet(ctx, &qdrant.FacetCounts{CollectionName: r.alias, Key: keyTemplate, Filter: f, Limit: qdrant.PtrOf(uint64(maxListed + 1)), Exact: qdrant.PtrOf(true)})
+		hits = a.GetHits()
+		return err
+	})
+	if err != nil || len(hits) > maxListed {
+		return nil, err
+	}
+	some := make(map[index.ID]bool, len(hits))
+	for _, h := range hits {
+		if id, err := index.ParseID(h.Value.GetStringValue()); err == nil && h.Count > 0 {
+			some[id] = true
+		}
+	}
+	return some, nil
 }
 
 func (p *passing) list() []string {
@@ -518,7 +555,19 @@ func (p *passing) learn(ctx context.Context, list []index.ID) error {
 		return nil
 	}
 	var partly []*point
-	err := p.r.points(ctx, p.r.where(index.KindPoint, &p.f, qdrant.NewMatchKeywords(keyTemplate, ids(list)...)), func(pt *point) error {
+	conditions := []*qdrant.Condition{qdrant.NewMatchKeywords(keyTemplate, ids(list)...)}
+	if p.listed {
+		// What lies within the window is known; what does not is at its ends.
+		var ends []*qdrant.Condition
+		for _, t := range []time.Time{p.f.Since, p.f.Until} {
+			if !t.IsZero() {
+				hour := float64(hourOf(t))
+				ends = append(ends, qdrant.NewRange(keyHour, &qdrant.Range{Gte: qdrant.PtrOf(hour - 1), Lte: &hour}))
+			}
+		}
+		conditions = append(conditions, qdrant.NewFilterAsCondition(&qdrant.Filter{Should: ends}))
+	}
+	err := p.r.points(ctx, p.r.where(index.KindPoint, &p.f, conditions...), func(pt *point) error {
 		switch {
 		case p.known[pt.template] || !pt.overlaps(&p.f):
 		case p.f.Time(time.Unix(0, pt.first)) || p.f.Time(time.Unix(0, pt.last)):
