@@ -79,7 +79,8 @@ type BlockRecord struct{ Events []Event }
 func (r *BlockRecord) Ref() Ref { return Ref{Kind: KindBlock, N: r.Events[0].Index} }
 
 // A SeenRecord is some of a point's events, in the order of their indexes, known
-// by the index of the first.
+// by the index of the first. A point with no more events than Newest has has
+// none.
 type SeenRecord struct {
 	Point ID
 	Seen  []Occurrence

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -215,7 +216,11 @@ func (x *tx) put(ctx context.Context, m index.Mirror) error {
 			return err
 		}
 	}
-	for _, k := range c.seen {
+	rows, err := x.seenRows()
+	if err != nil {
+		return err
+	}
+	for _, k := range rows {
 		r, err := x.seenRecord(k)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
@@ -240,6 +245,58 @@ func (x *tx) put(ctx context.Context, m index.Mirror) error {
 		}
 	}
 	return nil
+}
+
+// seenRows returns the lists of events that the mirror is to have: those of
+// points with more than the newest few, which are in the points themselves. If a
+// point had no more before this transaction, all its lists.
+func (x *tx) seenRows() (out [][2]int64, err error) {
+	list := x.ch.seen
+	slices.SortFunc(list, func(a, b [2]int64) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) })
+	list = slices.Compact(list)
+	for len(list) > 0 {
+		id, n := list[0][0], 1
+		for n < len(list) && list[n][0] == id {
+			n++
+		}
+		mine := list[:n]
+		list = list[n:]
+		var count, fresh int64
+		err := x.stmt("SELECT count FROM point WHERE id = ?").QueryRow(id).Scan(&count)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && count <= index.MaxSamples {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if x.ch.whole {
+			out = append(out, mine...)
+			continue
+		}
+		for _, k := range mine {
+			var data []byte
+			if err := x.stmt("SELECT data FROM occurrence WHERE point = ? AND i = ?").QueryRow(k[0], k[1]).Scan(&data); err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return nil, err
+			}
+			seen, err := decodeOccurrences(data)
+			if err != nil {
+				return nil, err
+			}
+			fresh += int64(len(seen))
+		}
+		if count-fresh > index.MaxSamples {
+			out = append(out, mine...)
+			continue
+		}
+		all, err := x.ids("SELECT i FROM occurrence WHERE point = ? ORDER BY i", id)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range all {
+			out = append(out, [2]int64{id, i})
+		}
+	}
+	return out, nil
 }
 
 func uniq(list []int64) []int64 {

@@ -10,7 +10,8 @@
 //     makes BM25 by its IDF modifier. Only these have vectors: there are few,
 //     however many events.
 //   - point: an index's point, of which the filters are asked;
-//   - seen: when some of a point's events were, compressed;
+//   - seen: when some of a point's events were, compressed, unless all are named
+//     by the point itself;
 //   - block: some events themselves, compressed;
 //   - group: what templates are shown as;
 //   - head: what a tenant has written and verified, and which of its writers'
@@ -279,6 +280,7 @@ const (
 	keyStems    = "stems"
 	keyPending  = "pending"
 	keyPoint    = "point"
+	keyOf       = "of" // a point
 	keyFrom     = "from"
 	keyTo       = "to"
 	keyGroup    = "group"
@@ -312,14 +314,14 @@ var indexes = []struct {
 	{keySource, qdrant.FieldType_FieldTypeKeyword, nil},
 	{keyType, qdrant.FieldType_FieldTypeKeyword, nil},
 	{keyActor, qdrant.FieldType_FieldTypeKeyword, nil},
-	{keyPoint, qdrant.FieldType_FieldTypeKeyword, nil},
+	{keyOf, qdrant.FieldType_FieldTypeKeyword, qdrant.NewPayloadIndexParamsKeyword(&qdrant.KeywordIndexParams{OnDisk: qdrant.PtrOf(true)})},
 	{keySeverity, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyHour, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyFirst, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyLast, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyFrom, qdrant.FieldType_FieldTypeInteger, ranged},
 	{keyTo, qdrant.FieldType_FieldTypeInteger, ranged},
-	{keyValues, qdrant.FieldType_FieldTypeInteger, looked},
+	{keyValues, qdrant.FieldType_FieldTypeInteger, qdrant.NewPayloadIndexParamsInt(&qdrant.IntegerIndexParams{Lookup: qdrant.PtrOf(true), Range: qdrant.PtrOf(false), OnDisk: qdrant.PtrOf(true)})},
 	{keyStems, qdrant.FieldType_FieldTypeInteger, looked},
 	{keyGroup, qdrant.FieldType_FieldTypeInteger, looked},
 	{keyMore, qdrant.FieldType_FieldTypeBool, nil},

@@ -655,13 +655,26 @@ func (p *point) whole(f *index.Filter) bool {
 // seen returns when the events of points were, in the order of their indexes.
 func (r *Reader) seen(ctx context.Context, points []*point) (map[[2]string][]index.Occurrence, error) {
 	out := make(map[[2]string][]index.Occurrence)
+	var few []*qdrant.PointId
+	keys := make(map[string][2]string)
+	points = slices.DeleteFunc(slices.Clone(points), func(p *point) bool {
+		if p.count > index.MaxSamples {
+			return false
+		}
+		few = append(few, qdrant.NewID(p.qid))
+		keys[p.qid] = p.key()
+		return true
+	})
+	if err := r.named(ctx, few, func(id string, list []index.Occurrence) { out[keys[id]] = list }); err != nil {
+		return nil, err
+	}
 	for part := range slices.Chunk(points, 256) {
 		list := make([]string, len(part))
 		for i, p := range part {
 			list[i] = p.id
 		}
-		if err := r.c.scroll(ctx, r.alias, r.where(index.KindSeen, nil, qdrant.NewMatchKeywords(keyPoint, list...)), []string{keyTenant, keyPoint, keyData}, func(p *qdrant.RetrievedPoint) error {
-			k := [2]string{text(p.Payload, keyTenant), text(p.Payload, keyPoint)}
+		if err := r.c.scroll(ctx, r.alias, r.where(index.KindSeen, nil, qdrant.NewMatchKeywords(keyOf, list...)), []string{keyTenant, keyOf, keyData}, func(p *qdrant.RetrievedPoint) error {
+			k := [2]string{text(p.Payload, keyTenant), text(p.Payload, keyOf)}
 			list, err := unpackSeen(text(p.Payload, keyData))
 			out[k] = append(out[k], list...)
 			return err
@@ -985,20 +998,29 @@ func (r *Reader) samples(ctx context.Context, sums []*summing) error {
 			want = append(want, qdrant.NewID(p.qid))
 		}
 	}
-	for chunk := range slices.Chunk(want, maxBatch) {
-		err := r.c.do(ctx, "read points", func(ctx context.Context) error {
+	return r.named(ctx, want, func(id string, list []index.Occurrence) {
+		of[id].samples = append(of[id].samples, list...)
+	})
+}
+
+// named calls f with the events that points name themselves.
+func (r *Reader) named(ctx context.Context, points []*qdrant.PointId, f func(id string, list []index.Occurrence)) error {
+	for chunk := range slices.Chunk(points, maxBatch) {
+		var found []*qdrant.RetrievedPoint
+		if err := r.c.do(ctx, "read points", func(ctx context.Context) error {
 			a, err := r.c.points.Get(ctx, &qdrant.GetPoints{CollectionName: r.alias, Ids: chunk, WithPayload: qdrant.NewWithPayloadInclude(keyNewest)})
-			for _, p := range a.GetResult() {
-				s := of[p.Id.GetUuid()]
-				list := p.Payload[keyNewest].GetListValue().GetValues()
-				for i := 0; i+1 < len(list); i += 2 {
-					s.samples = append(s.samples, index.Occurrence{Index: list[i].GetIntegerValue(), Time: time.Unix(0, list[i+1].GetIntegerValue()).UTC()})
-				}
+			found = a.GetResult()
+			return err
+		}); err != nil {
+			return err
+		}
+		for _, p := range found {
+			values := p.Payload[keyNewest].GetListValue().GetValues()
+			list := make([]index.Occurrence, 0, len(values)/2)
+			for i := 0; i+1 < len(values); i += 2 {
+				list = append(list, index.Occurrence{Index: values[i].GetIntegerValue(), Time: time.Unix(0, values[i+1].GetIntegerValue()).UTC()})
 			}
-			return err
-		})
-		if err != nil {
-			return err
+			f(p.Id.GetUuid(), list)
 		}
 	}
 	return nil

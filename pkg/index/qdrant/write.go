@@ -409,7 +409,7 @@ func (w *Writer) Put(ctx context.Context, r index.Record) error {
 		set(keyTo, r.Events[len(r.Events)-1].Index)
 		set(keyData, data)
 	case *index.SeenRecord:
-		set(keyPoint, r.Point.String())
+		set(keyOf, r.Point.String())
 		set(keyFrom, r.Seen[0].Index)
 		set(keyData, packSeen(r.Seen))
 	case *index.PointRecord:
