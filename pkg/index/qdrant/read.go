@@ -13,6 +13,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -48,7 +49,12 @@ type Reader struct {
 
 	mu     sync.Mutex
 	groups map[[2]any]string // by part and number
+	last   *passing          // what a question has found out of its filter, for what it asks next
+	lastAt time.Time
 }
+
+// remembered is how long that counts.
+const remembered = time.Second
 
 var _ index.Reader = (*Reader)(nil)
 
@@ -407,6 +413,7 @@ func (r *Reader) nearest(ctx context.Context, q *qdrant.QueryPoints, f index.Fil
 			break
 		}
 	}
+	p.keep()
 	return out, r.name(ctx, out, parts, groups)
 }
 
@@ -459,9 +466,10 @@ func (r *Reader) name(ctx context.Context, list []index.Candidate, parts []strin
 type passing struct {
 	r      *Reader
 	f      index.Filter
-	free   bool // all of them
-	listed bool // no other than some
-	exact  bool // all of some
+	since  time.Time // when it was asked for
+	free   bool      // all of them
+	listed bool      // no other than some
+	exact  bool      // all of some
 	some   map[index.ID]bool
 	known  map[index.ID]bool
 }
@@ -475,6 +483,15 @@ func (r *Reader) passing(ctx context.Context, f index.Filter) (*passing, error) 
 		p.free = true
 		return p, nil
 	}
+	r.mu.Lock()
+	last, age := r.last, time.Since(r.lastAt)
+	r.mu.Unlock()
+	if last != nil && age < remembered && reflect.DeepEqual(last.f, f) {
+		*p = *last
+		p.known = maps.Clone(last.known)
+		return p, nil
+	}
+	p.since = time.Now()
 	var all, within map[index.ID]bool
 	err := each(ctx, 2, func(ctx context.Context, i int) (err error) {
 		switch {
@@ -530,6 +547,16 @@ func (r *Reader) templates(ctx context.Context, f *qdrant.Filter) (map[index.ID]
 		}
 	}
 	return some, nil
+}
+
+// keep remembers what was found out. It is not changed any more.
+func (p *passing) keep() {
+	if p.free {
+		return
+	}
+	p.r.mu.Lock()
+	p.r.last, p.r.lastAt = p, p.since
+	p.r.mu.Unlock()
 }
 
 func (p *passing) list() []string {
