@@ -468,7 +468,7 @@ in
         # Who may read the log may look at its snapshots: the directory is the group's.
         SupplementaryGroups = "ghostbridge";
         # The first tick mounts ${snapshots}.
-        SystemCallFilter = base.SystemCallFilter ++ [ "@mount" ];
+        SystemCallFilter = base.SystemCallFilter ++ [ "@mount fchownat" ];
         ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";
         LogLevelMax = "notice";
         StandardOutput = "null";

@@ -28,6 +28,7 @@ type pipeline struct {
 
 	serve, take *child
 	recorders   []*child
+	lookers     []*child  // search and gb-web, which only read
 	shipped     time.Time // when a stream was applied last
 	full        bool      // the next stream must be a full one
 	rebuilt     bool      // the index was made anew, since another version had made it
@@ -61,6 +62,7 @@ func (p *pipeline) snapshots() string       { return filepath.Join(p.dir, "mnt",
 func (p *pipeline) index() string           { return filepath.Join(p.dir, "mnt", vectors, "index.db") }
 func (p *pipeline) keys() string            { return filepath.Join(p.dir, "state", "keys") }
 func (p *pipeline) cursor() string          { return filepath.Join(p.dir, "state", "cursor.json") }
+func (p *pipeline) door() string            { return filepath.Join(p.run, "web.sock") }
 func (p *pipeline) socket() string          { return filepath.Join(p.run, "chain.sock") }
 
 // start makes the log if need be and starts daemon, recorders and snapshots.
@@ -85,8 +87,40 @@ func (p *pipeline) start() error {
 		}
 		p.recorders = append(p.recorders, r)
 	}
-	p.take, err = p.spawn(names.GBSnap, "take", "--every", "1s", "--snapshots", p.snapshots(), "--run", p.run, p.source())
-	return err
+	if p.take, err = p.spawn(names.GBSnap, "take", "--every", "1s", "--snapshots", p.snapshots(), "--run", p.run, p.source()); err != nil {
+		return err
+	}
+	return p.look()
+}
+
+// look starts what only reads: the search, and the web interface on its port if
+// that is free.
+func (p *pipeline) look() error {
+	address := fmt.Sprintf("127.0.0.1:%d", names.WebPort)
+	if l, err := net.Listen("tcp", address); err == nil {
+		l.Close()
+	} else {
+		address = "127.0.0.1:0"
+	}
+	search := filepath.Join(p.run, "search.sock")
+	for _, argv := range [][]string{
+		{names.GBVecsync, "search", "--listen", "--index", p.index(), "--socket", search},
+		{names.GBWeb, "serve", "--listen", address, "--log", p.log(), "--search", search, "--socket", p.door(), "--sessions", filepath.Join(p.run, "sessions"), "--bus", "", "--policy", "/nonexistent",
+			"--snapshots", p.snapshots(), "--source", p.source(), "--run", p.run, "--cursor", p.cursor(), "--no-doctor"},
+	} {
+		c, err := p.spawn(argv[0], argv[1:]...)
+		if err != nil {
+			return err
+		}
+		p.lookers = append(p.lookers, c)
+	}
+	for range 100 {
+		if conn, err := net.Dial("unix", p.door()); err == nil {
+			return conn.Close()
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return errors.New("gb-web serve does not answer")
 }
 
 // recorders returns the arguments of gb-chain append for each source of events
@@ -289,9 +323,10 @@ func (p *pipeline) loop(ctx context.Context, limit time.Duration) error {
 // finish stops the recorders and brings what they recorded into the index.
 func (p *pipeline) finish() error {
 	var errs []error
-	for _, r := range p.recorders {
+	for _, r := range append(p.lookers, p.recorders...) {
 		errs = append(errs, r.stop())
 	}
+	p.lookers = nil
 	p.recorders = nil
 	errs = append(errs, p.take.stop(), p.serve.stop())
 	p.take, p.serve = nil, nil
@@ -308,7 +343,7 @@ func (p *pipeline) finish() error {
 // stop ends what still runs.
 func (p *pipeline) stop() error {
 	var errs []error
-	for _, c := range append(p.recorders, p.take, p.serve) {
+	for _, c := range append(append(p.lookers, p.recorders...), p.take, p.serve) {
 		if c != nil {
 			errs = append(errs, c.stop())
 		}

@@ -27,7 +27,11 @@ func (p *pipeline) greet(w io.Writer, limit time.Duration) {
 		until = fmt.Sprintf("it stops after %s", limit)
 	}
 	fmt.Fprintf(w, "recording %s; a snapshot a second; %s, the data stays in %s\n", strings.Join(sources, ", "), until, p.dir)
+	if link, err := p.output("gb-web", "login", "--socket", p.door()); err == nil {
+		fmt.Fprintf(w, "see it in a browser, once, within two minutes:\n  %s\n", strings.TrimSpace(string(link)))
+	}
 	fmt.Fprintf(w, "try, in another terminal:\n")
+	fmt.Fprintf(w, "  %s login --socket %s\n", p.tool("gb-web"), p.door())
 	fmt.Fprintf(w, "  %s query --log %s -n 5\n", p.tool("gb-chain"), p.log())
 	fmt.Fprintf(w, "  %s search --index %s \"what happened to the disk\"\n", p.tool("gb-vecsync"), p.index())
 	fmt.Fprintf(w, "  %s verify --log %s\n", p.tool("gb-chain"), p.log())

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/pkg/chain"
@@ -155,29 +157,35 @@ func TestScreenshots(t *testing.T) {
 	if dir == "" {
 		t.Skip("makes pictures, for make screenshots")
 	}
-	r := newRig(t, parts{bus: true, snapshots: true, network: true, search: true, events: 6000})
-	stop := make(chan struct{})
-	defer close(stop)
-	r.pictures(stop)
-	cmd := r.drive([]string{"GB_SCREENSHOTS=" + dir, fmt.Sprintf("GB_EVENT=%d", 5900)})
+	r := newRig(t, parts{bus: true, snapshots: true, network: true, search: true, doctor: true, events: 600})
+	r.pictures()
+	cmd := r.drive([]string{"GB_SCREENSHOTS=" + dir, fmt.Sprintf("GB_EVENT=%d", 580)})
 	cmd.Stdout = os.Stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// pictures has something happen, so that there is something to see.
-func (r *rig) pictures(stop chan struct{}) {
+// pictures has something happen for a while, so that there is something to see.
+func (r *rig) pictures() {
 	r.ask("Switch")
-	r.ask("Connect")
-	go func() {
-		for _, l := range story(3000) {
-			select {
-			case <-stop:
-				return
-			default:
-				r.run(0, l, "gb-chain", "append", "-")
-			}
+	in, feed := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- r.feed(in) }()
+	lines := story(6000)
+	begin := time.Now()
+	for i := 0; time.Since(begin) < 100*time.Second; {
+		// More at times than at others.
+		wave := 40 + int(34*math.Sin(time.Since(begin).Seconds()/7)) + i%5
+		for range max(wave, 2) {
+			io.WriteString(feed, lines[i%len(lines)])
+			i++
 		}
-	}()
+		time.Sleep(300 * time.Millisecond)
+	}
+	feed.Close()
+	if err := <-done; err != nil {
+		r.t.Error(err)
+	}
+	r.ask("Connect")
 }

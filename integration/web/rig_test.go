@@ -38,6 +38,7 @@ const nobody = 65534
 type parts struct {
 	bus, snapshots, network, search bool
 	events                          int // in the log at the start
+	doctor                          bool
 }
 
 // A rig is gb-web with what it shows.
@@ -83,7 +84,10 @@ func newRig(t *testing.T, p parts) *rig {
 	}
 	r.env = append(r.env, "GB_LOG="+r.log, "GB_KEYS="+r.dir+"/keys", "GB_CHAIN_SOCKET="+r.dir+"/chain.sock", "GB_SEARCH_SOCKET="+r.dir+"/search.sock", "GB_INDEX="+r.dir+"/index.db", "GB_CURSOR="+r.dir+"/index.db.cursor",
 		"GB_POLICY="+r.dir+"/policy.json", "GB_APPROVALS="+r.dir+"/approvals", "GB_APPROVERS="+r.dir+"/approvers", "GB_SPOOL="+r.dir+"/spool", "GB_STATE="+r.dir+"/state", "GB_WEB_USER=root",
-		"GB_WEB_SOCKET="+r.dir+"/web.sock", "GB_WEB_SESSIONS="+r.dir+"/sessions", "GB_RUN="+r.dir+"/run", "GB_WITNESSES="+r.dir+"/witness", "GB_WEB_NO_DOCTOR=1", "TZ=UTC")
+		"GB_WEB_SOCKET="+r.dir+"/web.sock", "GB_WEB_SESSIONS="+r.dir+"/sessions", "GB_RUN="+r.dir+"/run", "GB_WITNESSES="+r.dir+"/witness", "TZ=UTC")
+	if !p.doctor {
+		r.env = append(r.env, "GB_WEB_NO_DOCTOR=1")
+	}
 	if err := os.MkdirAll(r.dir+"/run", 0o755); err != nil {
 		t.Fatal(err)
 	}

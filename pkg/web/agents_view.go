@@ -185,10 +185,10 @@ func perMinute(minutes map[int64]int) *bars {
 	for m, n := range minutes {
 		last, first, top, total = max(last, m), min(first, m), max(top, n), total+n
 	}
-	first = max(first, last-119)
+	first = min(max(first, last-119), last-29)
 	count := last - first + 1
 	b := &bars{Width: plotWidth, Height: plotHeight, Max: grouped(int64(top)) + " a minute"}
-	w := float64(plotWidth) / float64(max(count, 30))
+	w := float64(plotWidth) / float64(count)
 	for m := first; m <= last; m++ {
 		n := minutes[m]
 		if n == 0 {

@@ -74,7 +74,12 @@ func (s *Server) overview(r *request) (any, error) {
 	}
 	v.Grave, v.Changes = rowsOf(grave.Rows), rowsOf(changes.Rows)
 	v.Looked = min(grave.End-grave.First, overviewLook)
-	bad, unknown := 0, 0
+	bad, unknown, unmet := 0, 0, 0
+	for _, c := range v.Checks {
+		if c.State == "failed" {
+			unmet++
+		}
+	}
 	for _, x := range v.Verdict {
 		if x.State == isBad {
 			bad++
@@ -86,6 +91,8 @@ func (s *Server) overview(r *request) (any, error) {
 	switch {
 	case bad == 0 && unknown > 0:
 		v.Summary = "nothing is wrong as far as it can be seen; some can't"
+	case bad == 0 && unmet > 0:
+		v.Summary = fmt.Sprintf("all parts are well; %d of %d success factors are not met", unmet, len(v.Checks))
 	case bad == 0:
 		v.Summary = "all is well"
 	case bad == 1:
@@ -236,6 +243,8 @@ func (s *Server) networkVerdict(r *request) verdict {
 	switch {
 	case err != nil:
 		v.State, v.Text = isUnknown, line(failureOf(err).Text, 160)
+	case len(st.Problems) > 0 && len(st.Bridges) == 0 && st.Confirmed == "":
+		v.State, v.Text = isOff, "no switch runs here, and none is wanted"
 	case len(st.Problems) > 0:
 		v.State, v.Text = isBad, line(st.Problems[0], 160)
 	case st.Pending != "":
@@ -243,11 +252,17 @@ func (s *Server) networkVerdict(r *request) verdict {
 	case !st.Healthy:
 		v.State, v.Text = isBad, fmt.Sprintf("%d differences from what is wanted", len(st.Drift))
 	default:
-		ports := 0
+		ports, ours := 0, 0
 		for _, b := range st.Bridges {
 			ports += len(b.Ports)
+			if b.Ours {
+				ours++
+			}
 		}
 		v.State, v.Text = isOK, fmt.Sprintf("%d bridges with %d ports, as wanted", len(st.Bridges), ports)
+		if ours == 0 {
+			v.State, v.Text = isOff, fmt.Sprintf("%d bridges with %d ports, none of them ours", len(st.Bridges), ports)
+		}
 	}
 	return v
 }

@@ -391,7 +391,7 @@ async function screenshots(dir) {
 	for (const colorScheme of ["light", "dark"]) {
 		for (const [name, width, height] of [["", 1440, 900], ["-narrow", 360, 740]]) {
 			const page = await login(await open({ colorScheme, viewport: { width, height }, reducedMotion: "reduce" }));
-			for (const [file, path] of [["overview", "/"], ["timeline", "/timeline"], ["event", "/events/" + process.env.GB_EVENT], ["search", "/search?q=which+disk+failed"], ["approvals", "/approvals"], ["network", "/network"],
+			for (const [file, path] of [["overview", "/"], ["timeline", "/timeline?range=15m"], ["event", "/events/" + process.env.GB_EVENT], ["search", "/search?q=which+disk+failed"], ["approvals", "/approvals"], ["network", "/network"],
 				["snapshots", "/snapshots"], ["dbus", "/dbus/org.example.Lamp?path=/org/example/Lamp"], ["agents", "/agents"], ["policy", views[9]], ["log", "/log"]]) {
 				if (name && !["overview", "timeline", "approvals"].includes(file)) continue;
 				await page.goto(base + path);
