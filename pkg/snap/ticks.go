@@ -124,10 +124,14 @@ func (k *Ticks) Publish(file string) error {
 	return publish(file, append(b, '\n'))
 }
 
-// publish replaces a file that need not survive a power cut.
+// publish replaces a file that need not survive a power cut. Everybody may read
+// it, whatever the umask: it holds numbers, for gb-web and the textfile collector.
 func publish(file string, data []byte) error {
 	tmp := file + ".tmp"
 	if err := os.WriteFile(tmp, data, 0o644); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(tmp, file)
