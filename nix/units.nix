@@ -69,6 +69,8 @@ let
   # another user's subvolume CAP_FOWNER, reading it CAP_DAC_READ_SEARCH.
   btrfs = {
     CapabilityBoundingSet = "CAP_SYS_ADMIN CAP_FOWNER CAP_DAC_READ_SEARCH";
+    # Holds are for all to read who may enter the snapshots' directory.
+    UMask = "0022";
   };
 
   # The switch's sockets are root's. Links, addresses and routes go by netlink,

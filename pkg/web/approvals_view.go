@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 	"github.com/ghostbridge/ghostbridge/pkg/web/access"
 )
 
@@ -192,7 +193,7 @@ func (s *Server) show(r *request, a approval, looking bool) approvalView {
 	x := &v.Action
 	switch x.Kind {
 	case "set":
-		v.Title = fmt.Sprintf("set %s of %s", setName(x.Args), x.Name)
+		v.Title = fmt.Sprintf("set %s of %s", x.Member, x.Name)
 	default:
 		v.Title = fmt.Sprintf("%s.%s of %s", x.Interface, x.Member, x.Name)
 	}
@@ -214,15 +215,6 @@ func (s *Server) show(r *request, a approval, looking bool) approvalView {
 	return v
 }
 
-func setName(args json.RawMessage) string {
-	var list []json.RawMessage
-	var name string
-	if json.Unmarshal(args, &list) == nil && len(list) > 1 && json.Unmarshal(list[1], &name) == nil {
-		return name
-	}
-	return "a property"
-}
-
 // changes says what an action would change, where that can be told.
 func (s *Server) changes(r *request, a *approval) []difference {
 	x := &a.Action
@@ -231,27 +223,25 @@ func (s *Server) changes(r *request, a *approval) []difference {
 		return nil
 	}
 	switch {
-	case x.Kind == "set" && len(args) == 3 && s.Bus != nil:
-		var iface, name string
-		if json.Unmarshal(args[0], &iface) != nil || json.Unmarshal(args[1], &name) != nil {
-			return nil
-		}
+	case x.Kind == "set" && len(args) == 1 && s.Bus != nil:
 		conn, err := s.Bus.Conn(r.ctx)
 		if err != nil {
 			return nil
 		}
 		have := "not readable"
-		if v, err := conn.Get(r.ctx, x.Name, x.Path, iface, name); err == nil {
-			have = variantText(v)
+		if v, err := conn.Get(r.ctx, x.Name, x.Path, x.Interface, x.Member); err == nil {
+			if text, err := dbusjson.Marshal(v.Type, v.Value); err == nil {
+				have = string(text)
+			}
 		}
-		want := string(args[2])
+		want := string(args[0])
 		var lossless struct {
 			V json.RawMessage `json:"v"`
 		}
-		if json.Unmarshal(args[2], &lossless) == nil && lossless.V != nil {
+		if json.Unmarshal(args[0], &lossless) == nil && lossless.V != nil {
 			want = string(lossless.V)
 		}
-		return []difference{{iface + "." + name, line(have, messageInList), line(want, messageInList)}}
+		return []difference{{clean(x.Interface + "." + x.Member), line(have, messageInList), line(want, messageInList)}}
 	case x.Member == "Apply" && strings.HasSuffix(x.Interface, ".Manager") && len(args) > 0:
 		var state string
 		if json.Unmarshal(args[0], &state) != nil || state == "" {
