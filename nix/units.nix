@@ -547,6 +547,8 @@ in
         ReadWritePaths = vectors;
         StateDirectory = "ghostbridge/vecsync";
         StateDirectoryMode = "0755";
+        # The cursor is for gb-snap and gb-web to read; the index's own directory is closed.
+        UMask = "0022";
       };
     };
 

@@ -27,11 +27,18 @@ import (
 
 // comparisons are all that there are, in the order in which they run. Each
 // has a file of its own.
-var comparisons = [][]comparison{appends, producers, verifies, readers, starts, ingests, lags, snapshots, switches, calls}
+var comparisons = [][]comparison{appends, producers, verifies, readers, starts, ingests, lags, snapshots, switches, calls, webs}
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == bareDaemon {
 		if err := serveBare(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == bareStream {
+		if err := serveStream(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
