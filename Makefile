@@ -113,6 +113,7 @@ node-deps:
 screenshots: test-deps build
 	@mkdir -p docs/screenshots
 	GB_BIN=$(CURDIR)/bin GB_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 ./integration/web -run TestScreenshots
+	@if command -v pngquant >/dev/null; then pngquant --force --ext .png --quality 70-95 docs/screenshots/*.png; else echo "hint: with pngquant they are a third of the size"; fi
 
 test: test-deps build bin/run quickcheck
 	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 30m -race ./pkg/... -- -timeout 30m ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \
