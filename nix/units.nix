@@ -382,6 +382,40 @@ in
       };
     };
 
+    "dbus-mcp-server.socket" = {
+      comment = "AI agents come in here, each with a token; opdbus mcp --server carries what they say. A drop-in with ListenStream=127.0.0.1:8097 opens loopback, too.";
+      Unit = {
+        Description = "GhostBridge: socket of the MCP server";
+        Documentation = "man:opdbus(1)";
+      };
+      Socket = {
+        ListenStream = "${run}/mcp.sock";
+        SocketGroup = "ghostbridge";
+        SocketMode = "0660";
+      };
+      Install.WantedBy = "sockets.target";
+    };
+
+    "dbus-mcp-server.service" = {
+      comment = "Has no rights at all: it asks opdbus serve, which alone takes its word for which agent it is.";
+      Unit = patient // {
+        Description = "GhostBridge: the MCP server, for AI agents";
+        Documentation = "man:opdbus(1)";
+        Requires = "dbus-mcp-server.socket";
+        After = "dbus-mcp-server.socket op-dbus.service dbus.socket";
+        Wants = "op-dbus.service";
+        ConditionPathExists = "/run/dbus/system_bus_socket";
+      };
+      Service = sandbox // always // {
+        Type = "notify";
+        User = "gb-mcp";
+        ExecStart = "${bin "opdbus"} mcp --bus system";
+        EnvironmentFile = "-/etc/default/ghostbridge";
+        IPAddressAllow = "localhost";
+        WatchdogSec = "1min";
+      };
+    };
+
     "op-dbus.service" = {
       # A user of its own would have to be allowed manage-units by polkit, to start
       # a unit, which is as good as root (a transient one runs anything); and each
@@ -602,6 +636,7 @@ in
     ''u gb-index - "GhostBridge index" ${vectors} -''
     ''u gb-search - "GhostBridge search" - -''
     ''u gb-web - "GhostBridge web interface" - -''
+    ''u gb-mcp - "GhostBridge MCP server" - -''
     ''u gb-dbus - "GhostBridge recorder of the system bus" - -''
   ];
 

@@ -62,6 +62,7 @@ func TestPipeline(t *testing.T) {
 	phase("bus", func(t *testing.T) { systemBus(t, c) })
 	phase("state", func(t *testing.T) { desiredState(t, c) })
 	phase("web", func(t *testing.T) { webInterface(t, c) })
+	phase("agents", func(t *testing.T) { agents(t, c) })
 	phase("search", func(t *testing.T) { searchable(t, c) })
 	phase("idle", func(t *testing.T) { idle(t, c) })
 	phase("kills", func(t *testing.T) { kills(t, c) })
@@ -128,7 +129,7 @@ func install(t *testing.T, c *container, deb string) {
 		"btrfs-snapshot.timer", "btrfs-snapshot.service", "btrfs-vector-sync.path", "btrfs-vector-sync.service", "gb-vecsync.socket", "gb-vecsync@.service",
 		"blockchain-log.socket", "blockchain-log.service", "blockchain-journal.service", "blockchain-search.socket", "blockchain-search.service",
 		"blockchain-rotate.timer", "blockchain-rotate.service", "blockchain-witness.service", "blockchain-dbus.service", "op-dbus.service",
-		"dbus-mcp-web.socket", "dbus-mcp-web.service",
+		"dbus-mcp-web.socket", "dbus-mcp-web.service", "dbus-mcp-server.socket", "dbus-mcp-server.service",
 	} {
 		if !slices.Contains(units, u) {
 			t.Errorf("the package has no %s", u)

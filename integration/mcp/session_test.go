@@ -3,11 +3,18 @@
 package mcp
 
 import (
+	"context"
 	"net"
+	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/ghostbridge/ghostbridge/integration/tools"
 )
 
 func freePort(t testing.TB) int {
@@ -152,4 +159,136 @@ func TestApprovals(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// A client that knows only standard input and output, through a bridge to the
+// server's Unix socket, in both eras: the token is what it is there.
+func TestBridge(t *testing.T) {
+	r := newRig(t, lampPolicy)
+	// The server's user makes the socket in a directory of its own.
+	if err := os.Mkdir(r.dir+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(r.dir+"/run", nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	socket := r.dir + "/run/mcp.sock"
+	r.start("opdbus", nobody, "mcp", "--listen", "unix:"+socket)
+	r.wait("the socket", func() bool { _, err := os.Stat(socket); return err == nil })
+	file := r.dir + "/token"
+	if err := os.WriteFile(file, []byte(r.token("desk", "read,execute")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"2025-11-25", "2026-07-28"} {
+		t.Run(version, func(t *testing.T) {
+			cmd := exec.Command(tools.Path(t, "opdbus"), "mcp", "--server", "unix:"+socket, "--token-file", file)
+			cmd.Env = append(os.Environ(), r.env...)
+			said := &lockedBuffer{}
+			cmd.Stderr = said
+			s, err := r.client(nil).Connect(t.Context(), &sdk.CommandTransport{Command: cmd}, &sdk.ClientSessionOptions{ProtocolVersion: version})
+			if err != nil {
+				t.Fatal(err, said)
+			}
+			if list, err := s.ListTools(t.Context(), nil); err != nil || len(list.Tools) == 0 {
+				t.Fatal(err, said)
+			}
+			out, res, err := call(t.Context(), s, "call_method", obj{"name": "org.example.Lamp", "path": "/org/example/Lamp", "interface": "org.example.Lamp", "member": "Switch", "arguments": []any{true}})
+			if err != nil || out["status"] != "done" || out["rule"] != "switch" {
+				t.Error(err, textOf(res), said)
+			}
+			// Several at once, one of which is cancelled.
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if _, res, err := call(t.Context(), s, "find_services", obj{}); err != nil || res.IsError {
+						t.Error(err, textOf(res))
+					}
+				})
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if _, _, err := call(ctx, s, "watch_signals", obj{"seconds": 50}); err == nil {
+				t.Error("it was not cancelled")
+			}
+			wg.Wait()
+			if err := s.Close(); err != nil {
+				t.Error(err, said)
+			}
+		})
+	}
+	// One line in, one line out, as a script has it.
+	line := `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"find_services","arguments":{"query":"Lamp"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"x","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`
+	cmd := exec.Command(tools.Path(t, "opdbus"), "mcp", "--server", "unix:"+socket, "--token-file", file)
+	cmd.Stdin = strings.NewReader(line + "\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"id":7`) || !strings.Contains(string(out), "org.example.Lamp") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// With --read-only no tool that changes something is there, and the scopes of a
+// token take nothing of that back.
+func TestReadOnly(t *testing.T) {
+	r := newRig(t, lampPolicy)
+	r.serveHTTP("--read-only")
+	for name, s := range map[string]*sdk.ClientSession{"stdio": r.stdio(0, "--read-only"), "http": r.dial(r.token("all", "read,propose,execute"), nil)} {
+		list, err := s.ListTools(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tool := range list.Tools {
+			if !tool.Annotations.ReadOnlyHint {
+				t.Errorf("%s: %s is there", name, tool.Name)
+			}
+		}
+		if len(list.Tools) < 10 {
+			t.Errorf("%s: %d tools", name, len(list.Tools))
+		}
+		for _, tool := range []string{"call_method", "act_on_unit", "apply_changes", "roll_back", "request_approval"} {
+			if _, _, err := call(t.Context(), s, tool, obj{}); err == nil || !strings.Contains(err.Error(), "unknown tool") {
+				t.Errorf("%s: %s: %v", name, tool, err)
+			}
+		}
+	}
+	if len(r.changes()) > 0 {
+		t.Error(r.changes())
+	}
+}
+
+// What an agent on standard input and output may do is that user's and the
+// policy's: polkit is asked about the user.
+func TestStdioAsUser(t *testing.T) {
+	r := newRig(t, lampPolicy)
+	s := r.stdio(nobody)
+	find := func() string {
+		_, res, err := call(t.Context(), s, "find_services", obj{"query": "Lamp"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return textOf(res)
+	}
+	if out := find(); !strings.Contains(out, "polkit does not authorise org.freedesktop.opdbus.read-sensitive") {
+		t.Errorf("a user who may not read: %s", out)
+	}
+	r.allow("org.freedesktop.opdbus.read-sensitive")
+	if out := find(); !strings.Contains(out, `"org.example.Lamp"`) {
+		t.Errorf("a user who may read: %s", out)
+	}
+	on := obj{"name": "org.example.Lamp", "path": "/org/example/Lamp", "interface": "org.example.Lamp", "member": "Switch", "arguments": []any{true}}
+	if _, res, err := call(t.Context(), s, "call_method", on); err != nil || !strings.Contains(textOf(res), "polkit does not authorise") || len(r.changes()) > 0 {
+		t.Errorf("a user who may not change: %v %s", err, textOf(res))
+	}
+	r.allow("org.freedesktop.opdbus.read-sensitive", "org.freedesktop.opdbus.call")
+	if out, res, err := call(t.Context(), s, "call_method", on); err != nil || out["status"] != "done" || len(r.changes()) != 1 {
+		t.Errorf("a user who may: %v %s", err, textOf(res))
+	}
+	// Each rule has to name it, by its entrance or as who it is.
+	r.policy(`{"version":1,"rules":[{"id":"x","clients":["uid:65534","user:nobody","mcp:nobody","cli","dbus"],"effect":"allow"}]}`)
+	if _, res, err := call(t.Context(), s, "call_method", on); err != nil || !strings.Contains(textOf(res), "no rule allows it") {
+		t.Errorf("%v %s", err, textOf(res))
+	}
+	r.policy(`{"version":1,"rules":[{"id":"x","clients":["mcp:user:nobody"],"effect":"allow"}]}`)
+	if out, res, err := call(t.Context(), s, "call_method", on); err != nil || out["rule"] != "x" {
+		t.Errorf("%v %s", err, textOf(res))
+	}
 }

@@ -106,7 +106,11 @@ func (b *Bridge) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 			}
 			continue
 		}
-		wg.Go(func() { b.post(ctx, line, m) })
+		within, cancel := b.begin(ctx, m)
+		wg.Go(func() {
+			defer cancel()
+			b.post(within, line, m)
+		})
 	}
 	done := make(chan struct{})
 	go func() { b.wait(&wg, cancel); close(done) }()
@@ -115,9 +119,25 @@ func (b *Bridge) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-// wait gives what is under way a moment to be answered.
+// begin notes that a call is under way; it is when the function that it returns
+// is called.
+func (b *Bridge) begin(ctx context.Context, m bridged) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	key := string(m.ID)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls[key] = cancel
+	return ctx, func() {
+		cancel()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.calls, key)
+	}
+}
+
+// wait gives what is under way some time to be answered.
 func (b *Bridge) wait(wg *sync.WaitGroup, cancel context.CancelFunc) {
-	for range 100 {
+	for range 200 {
 		b.mu.Lock()
 		n := len(b.calls)
 		b.mu.Unlock()
@@ -185,19 +205,6 @@ func (b *Bridge) request(ctx context.Context, method string, body io.Reader, m b
 
 // post sends a message and prints what is answered.
 func (b *Bridge) post(ctx context.Context, line []byte, m bridged) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if m.ID != nil && m.Method != "" {
-		key := string(m.ID)
-		b.mu.Lock()
-		b.calls[key] = cancel
-		b.mu.Unlock()
-		defer func() {
-			b.mu.Lock()
-			delete(b.calls, key)
-			b.mu.Unlock()
-		}()
-	}
 	fail := func(text string) {
 		if m.ID == nil || m.Method == "" || ctx.Err() != nil {
 			return
