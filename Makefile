@@ -112,7 +112,7 @@ node-deps:
 # The README's pictures of gb-web.
 screenshots: test-deps build
 	@mkdir -p docs/screenshots
-	GB_BIN=$(CURDIR)/bin GB_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 ./integration/web -run TestScreenshots
+	GB_BIN=$(CURDIR)/bin GB_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 ./integration/web -run TestBrowser
 	@if command -v pngquant >/dev/null; then pngquant --force --ext .png --quality 70-95 docs/screenshots/*.png; else echo "hint: with pngquant they are a third of the size"; fi
 
 test: test-deps build bin/run quickcheck

@@ -104,10 +104,16 @@ func (r *rig) drive(env []string, scenarios ...string) *exec.Cmd {
 	return cmd
 }
 
-// The scenarios are in browser/drive.mjs. GB_SCENARIO names one.
+// The scenarios are in browser/drive.mjs. GB_SCENARIO names some of them. Where
+// GB_SCREENSHOTS names a directory, the README's pictures are made instead:
+// make screenshots.
 func TestBrowser(t *testing.T) {
 	modules(t)
 	require.Tool(t, "chromium")
+	if dir := os.Getenv("GB_SCREENSHOTS"); dir != "" {
+		screenshots(t, dir)
+		return
+	}
 	r := newRig(t, parts{bus: true, snapshots: true, network: true, search: true, events: 3000})
 	var names []string
 	if one := os.Getenv("GB_SCENARIO"); one != "" {
@@ -150,13 +156,7 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// TestScreenshots makes the README's pictures where GB_SCREENSHOTS names a
-// directory: make screenshots.
-func TestScreenshots(t *testing.T) {
-	dir := os.Getenv("GB_SCREENSHOTS")
-	if dir == "" {
-		t.Skip("makes pictures, for make screenshots")
-	}
+func screenshots(t *testing.T, dir string) {
 	r := newRig(t, parts{bus: true, snapshots: true, network: true, search: true, doctor: true, events: 600})
 	r.pictures()
 	cmd := r.drive([]string{"GB_SCREENSHOTS=" + dir, fmt.Sprintf("GB_EVENT=%d", 580)})

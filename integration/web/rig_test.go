@@ -341,7 +341,7 @@ func (r *rig) ask(member string) string {
 	case "Switch":
 		signature, args = "b", "[true]"
 	case "Connect":
-		signature, args = "a{sv}", `[{"ssid":{"t":"s","v":"lobby"},"psk":{"t":"s","v":"secret"}}]`
+		signature, args = "a{sv}", `[{"ssid":{"t":"s","v":"lobby"},"psk":{"t":"s","v":"hunter2"}}]`
 	}
 	r.run(nobody, "", "dbus-send", "--bus="+r.address, "--print-reply", "--reply-timeout=60000", "--dest="+names.BusName, names.BusObject, names.BusInterface+".Bus.Call",
 		"string:org.example.Lamp", "objpath:/org/example/Lamp", "string:org.example.Lamp", "string:"+member, "string:"+signature, "string:"+args)

@@ -42,6 +42,21 @@ func TestApprovalShowsWhatChanges(t *testing.T) {
 	}
 }
 
+// More people see what waits than may answer it: secrets are not shown.
+func TestApprovalHidesSecrets(t *testing.T) {
+	r := newRig(t, parts{bus: true, events: 10})
+	id := r.ask("Connect")
+	for _, path := range []string{"/api/v1/approvals", "/api/v1/approvals/" + id, "/approvals", "/approvals/" + id} {
+		status, text, _ := r.get(r.token("approver"), path)
+		if status != http.StatusOK || !strings.Contains(text, "lobby") || strings.Contains(text, "hunter2") {
+			t.Errorf("%s: %d %s", path, status, text)
+		}
+	}
+	if out := r.must("opdbus", "approvals", "show", id); !strings.Contains(out, "hunter2") {
+		t.Errorf("the exact action: %s", out)
+	}
+}
+
 // Files of two snapshots: the log has grown in between.
 func TestSnapshotsDiffer(t *testing.T) {
 	r := newRig(t, parts{snapshots: true, events: 100})

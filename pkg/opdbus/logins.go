@@ -184,7 +184,8 @@ func (d *Daemon) loginCall(ctx context.Context, caller Principal, in bus.Incomin
 		answer.OK, answer.Error = false, loginError(err)
 		var denied *DeniedError
 		if errors.As(err, &denied) && denied.Approval != nil {
-			answer.Approval = denied.Approval
+			shown := denied.Approval.shownTo(p)
+			answer.Approval = &shown
 			d.emit("Approvals", "Requested", bus.NewBody("s", denied.Approval.ID))
 		}
 	}

@@ -233,7 +233,7 @@ func (d *Daemon) approvalsList(_ context.Context, p Principal, _ bus.Incoming) (
 	list = slices.DeleteFunc(list, func(a Approval) bool { return !maySeeApproval(p, &a) })
 	out := make([]any, len(list))
 	for i := range list {
-		text, err := json.Marshal(list[i])
+		text, err := json.Marshal(list[i].shownTo(p))
 		if err != nil {
 			return nil, err
 		}
@@ -251,8 +251,18 @@ func (d *Daemon) approvalsGet(_ context.Context, p Principal, in bus.Incoming) (
 	if !maySeeApproval(p, a) {
 		return nil, &ApprovalError{id, "there is none of that name"}
 	}
-	text, err := json.Marshal(a)
+	text, err := json.Marshal(a.shownTo(p))
 	return []any{string(text)}, err
+}
+
+// shownTo is an approval as somebody sees it: in a browser, where more people
+// look than may answer, without the secrets in its arguments. Its hash stays that
+// of the action with them.
+func (a Approval) shownTo(p Principal) Approval {
+	if p.Entrance == EntranceWeb {
+		a.Action.Args = a.Action.shown(Options{})
+	}
+	return a
 }
 
 func (d *Daemon) approve(ctx context.Context, p Principal, in bus.Incoming) ([]any, error) {

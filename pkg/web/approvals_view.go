@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
+	"github.com/ghostbridge/ghostbridge/pkg/redact"
 	"github.com/ghostbridge/ghostbridge/pkg/web/access"
 )
 
@@ -80,6 +82,7 @@ type approvalView struct {
 	Left    float64      `json:"left_seconds"`
 	MayYes  bool         `json:"-"`
 	Note    string       `json:"-"`
+	Hidden  bool         `json:"secrets_hidden,omitempty"`
 }
 
 // A difference is something that would become another.
@@ -191,6 +194,7 @@ func (s *Server) keys(r *request) ([]keyView, error) {
 func (s *Server) show(r *request, a approval, looking bool) approvalView {
 	v := approvalView{approval: a, Risk: "ordinary", Left: max(time.Until(a.Expires).Seconds(), 0), Args: indented(a.Action.Args)}
 	x := &v.Action
+	v.Hidden = bytes.Contains(x.Args, []byte(redact.Mark))
 	switch x.Kind {
 	case "set":
 		v.Title = fmt.Sprintf("set %s of %s", x.Member, x.Name)

@@ -236,22 +236,26 @@ func cadence(list []SnapshotState, period float64) *bars {
 
 // sizesPlot plots how much each snapshot brought.
 func sizesPlot(list []SnapshotState) *bars {
-	top := uint64(0)
+	var sizes []uint64
 	for i, x := range list {
 		if x.Changed != nil && i > 0 {
-			top = max(top, *x.Changed)
+			sizes = append(sizes, *x.Changed)
 		}
 	}
-	if top == 0 {
+	if len(sizes) == 0 {
 		return nil
 	}
-	b := &bars{Width: plotWidth, Height: plotHeight, Max: bytesText(top)}
+	slices.Sort(sizes)
+	most := sizes[len(sizes)-1]
+	// One large one, such as the first, is not to flatten all.
+	top := max(min(most, 2*sizes[(len(sizes)-1)*95/100]), 1)
+	b := &bars{Width: plotWidth, Height: plotHeight, Max: bytesText(most)}
 	w := float64(plotWidth) / float64(max(len(list)-1, 1))
 	for i, x := range list {
 		if i == 0 || x.Changed == nil {
 			continue
 		}
-		h := max(float64(*x.Changed)/float64(top)*(plotHeight-2), .5)
+		h := min(max(float64(*x.Changed)/float64(top)*(plotHeight-2), .5), plotHeight)
 		b.Bars = append(b.Bars, plotBar{round(float64(i-1) * w), round(plotHeight - h), round(max(w-1, .5)), round(h), "info", x.Time.Local().Format(time.TimeOnly) + ": " + bytesText(*x.Changed)})
 	}
 	b.From, b.To = list[0].Time.Local().Format(time.TimeOnly), list[len(list)-1].Time.Local().Format(time.TimeOnly)
