@@ -31,7 +31,7 @@ LDFLAGS  := -s -w -X github.com/ghostbridge/ghostbridge/pkg/cli.version=$(VERSIO
 # packages. Go itself is expected.
 PACKAGES      := gcc libc6-dev linux-libc-dev make git ca-certificates btrfs-progs mount util-linux
 TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
-                 systemd nix-bin mmdebstrap dpkg \
+                 systemd nix-bin mmdebstrap dpkg prometheus \
                  openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc \
                  qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
                  systemd-container dbus dnsmasq-base \
@@ -204,6 +204,9 @@ install:
 	for u in $(UNITS); do \
 	  sed -E 's,=/usr/bin/($(subst $(eval ) ,|,$(TOOLS))) ,=$(PREFIX)/bin/\1 ,' $$u > '$(DESTDIR)$(PREFIX)'/lib/systemd/system/$${u#units/}; \
 	done
+	grep -v '^#' units/aliases | while read -r name target; do \
+	  [ -e "/usr/lib/systemd/system/$$name" ] && [ -z '$(DESTDIR)' ] || ln -sfn $$target '$(DESTDIR)$(PREFIX)'/lib/systemd/system/$$name; \
+	done
 	for f in dbus-1/system.d/org.freedesktop.opdbus.conf dbus-1/system-services/org.freedesktop.opdbus.service polkit-1/actions/org.freedesktop.opdbus.policy; do \
 	  install -D -m 644 units/$$f '$(DESTDIR)$(PREFIX)/share/'$$f; \
 	done
@@ -211,13 +214,20 @@ install:
 	install -D -m 644 packaging/state.json '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/state.example.json'
 	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
 	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
+	ln -sfn opdbus '$(DESTDIR)$(PREFIX)/bin/op-dbus'
+	ln -sfn opdbus '$(DESTDIR)$(PREFIX)/bin/dbus-mcp'
+	ln -sfn gb-web '$(DESTDIR)$(PREFIX)/bin/dbus-mcp-web'
 	install -d '$(DESTDIR)$(PREFIX)/share/ghostbridge'
+	for d in monitoring libvirt; do \
+	  (cd packaging && find $$d -type f ! -name '*_test.yml') | while read -r f; do install -D -m 644 packaging/$$f '$(DESTDIR)$(PREFIX)/share/ghostbridge/'$$f; done; \
+	done
 	install -m 644 pkg/ovs/ovs.schema.json pkg/hoststate/state.schema.json '$(DESTDIR)$(PREFIX)/share/ghostbridge/'
 	keep() { [ -e "$$3" ] || install -m "$$1" "$$2" "$$3"; }; \
 	keep 644 packaging/default '$(DESTDIR)$(SYSCONFDIR)/default/ghostbridge'; \
 	keep 644 packaging/writers.json '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/writers.json'; \
 	keep 755 packaging/ovs-status.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/ovs-status.sh'; \
 	keep 755 packaging/query-blockchain.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/query-blockchain.sh'; \
+	keep 644 packaging/novnc-displays '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/novnc'; \
 	keep 755 packaging/test-dbus.sh '$(DESTDIR)$(SYSCONFDIR)/ghostbridge/test-dbus.sh'
 
 # The Debian package, in dist/.

@@ -4,9 +4,10 @@
 {
   bin ? n: "/usr/bin/${n}",
   tool ? n: "/usr/bin/${n}",
+  share ? n: "/usr/share/${n}",
 }:
 let
-  source = import ./units.nix { inherit bin tool; };
+  source = import ./units.nix { inherit bin tool share; };
   header = "# Generated from nix/units.nix; make units writes it anew.\n";
 
   sections = [
@@ -59,4 +60,6 @@ builtins.mapAttrs unitText source.units
 // {
   "sysusers.d/ghostbridge.conf" = lines source.sysusers;
   "tmpfiles.d/ghostbridge.conf" = lines source.tmpfiles;
+  # Symbolic links beside the units: name and target.
+  "aliases" = lines (map (n: "${n} ${source.aliases.${n}}") (builtins.attrNames source.aliases));
 }

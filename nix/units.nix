@@ -3,10 +3,11 @@
 # and NixOS modules map it onto systemd.services and its siblings. After a
 # change: make units.
 #
-# bin names a program of ours, tool one of systemd's.
+# bin names a program of ours, tool one of others', share a directory of data.
 {
   bin ? n: "/usr/bin/${n}",
   tool ? n: "/usr/bin/${n}",
+  share ? n: "/usr/share/${n}",
 }:
 let
   timing = "/var/lib/blockchain-timing";
@@ -586,6 +587,67 @@ in
       };
     };
 
+    "qdrant.service" = {
+      comment = "The index in Qdrant, instead of the one that is built in. Off unless somebody turns it on.";
+      Unit = patient // {
+        Description = "GhostBridge: Qdrant";
+        Documentation = "https://qdrant.tech/documentation/";
+        RequiresMountsFor = vectors;
+        ConditionFileIsExecutable = tool "qdrant";
+      };
+      Service = sandbox // always // {
+        Type = "exec";
+        User = "qdrant";
+        # The API key comes in a configuration file of its own: service: {api_key: ...}.
+        LoadCredential = "qdrant.yaml:/etc/ghostbridge/qdrant.yaml";
+        ExecStart = "${tool "qdrant"} --disable-telemetry --config-path %d/qdrant.yaml";
+        Environment = [
+          "QDRANT__SERVICE__HOST=127.0.0.1"
+          "QDRANT__SERVICE__HTTP_PORT=6333"
+          "QDRANT__SERVICE__GRPC_PORT=6334"
+          "QDRANT__SERVICE__STATIC_CONTENT_DIR=${share "qdrant/static"}"
+          "QDRANT__STORAGE__STORAGE_PATH=${vectors}/qdrant/storage"
+          "QDRANT__STORAGE__SNAPSHOTS_PATH=${vectors}/qdrant/snapshots"
+          "QDRANT__TELEMETRY_DISABLED=true"
+        ];
+        EnvironmentFile = "-/etc/default/ghostbridge-qdrant";
+        WorkingDirectory = "${vectors}/qdrant";
+        ReadWritePaths = "${vectors}/qdrant";
+        IPAddressAllow = "localhost";
+        PrivateNetwork = false;
+        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+        LimitNOFILE = 65536;
+        # It counts processors and memory.
+        ProcSubset = "all";
+      };
+      Install = {
+        WantedBy = "multi-user.target";
+        X-GhostBridge-Optional = true;
+      };
+    };
+
+    "novnc.service" = {
+      comment = "Screens of virtual machines in a browser: /etc/ghostbridge/novnc says which. Off unless somebody turns it on.";
+      Unit = patient // {
+        Description = "GhostBridge: noVNC";
+        Documentation = "https://github.com/novnc/websockify";
+        After = "network.target";
+        ConditionFileIsExecutable = tool "websockify";
+      };
+      Service = sandbox // always // {
+        Type = "exec";
+        User = "gb-novnc";
+        ExecStart = "${tool "websockify"} --web=${share "novnc"} --token-plugin=TokenFile --token-source=/etc/ghostbridge/novnc --heartbeat=30 127.0.0.1:6080";
+        IPAddressAllow = "localhost";
+        PrivateNetwork = false;
+        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+      };
+      Install = {
+        WantedBy = "multi-user.target";
+        X-GhostBridge-Optional = true;
+      };
+    };
+
     "blockchain-search.socket" = {
       comment = "Questions to the index; for the group ghostbridge.";
       Unit = {
@@ -621,6 +683,10 @@ in
     };
   };
 
+  # Names that are another unit's: the README's openvswitch.service is whatever
+  # runs the switch.
+  aliases."openvswitch.service" = "ovs-vswitchd.service";
+
   # sysusers.d(5). Groups first: members are added to them.
   sysusers = [
     "# May read the log and ask the index."
@@ -638,14 +704,21 @@ in
     ''u gb-web - "GhostBridge web interface" - -''
     ''u gb-mcp - "GhostBridge MCP server" - -''
     ''u gb-dbus - "GhostBridge recorder of the system bus" - -''
+    ''u gb-novnc - "GhostBridge screens of virtual machines" - -''
+    ''u qdrant - "Qdrant" ${vectors}/qdrant -''
   ];
 
   # tmpfiles.d(5). Files that a daemon makes belong to the group of readers,
-  # by the directory's setgid bit. Nothing here is ever cleaned up.
+  # by the directory's setgid bit. Nothing here is ever cleaned up. Where the
+  # file system isn't btrfs, the attribute can't be set, which is no failure (-).
   tmpfiles = [
     "d ${timing} 2750 gb-log ghostbridge -"
     "d ${snapshots} 0750 root ghostbridge -"
-    "d ${vectors} 2750 gb-index gb-search -"
+    "# The log's files are compressed, however the file system was mounted."
+    "t- ${timing} - - - - btrfs.compression=zstd"
+    "d ${vectors} 2751 gb-index gb-search -"
+    "# Of two who write there one is Qdrant, in a directory of its own."
+    "d ${vectors}/qdrant 0700 qdrant qdrant -"
     "d ${state} 0755 root root -"
     "d ${run} 0755 root root -"
     "d ${run}/pending 0755 root root -"

@@ -23,18 +23,18 @@ var update = flag.Bool("update", false, "write units/ anew from nix/units.nix")
 
 const root = "../.."
 
-// render evaluates nix/render.nix with programs in the directory bin, and
-// returns the files by their path. The evaluator gets a store of its own, so
+// render evaluates nix/render.nix with programs of ours in the directory bin and
+// those of others in tool, and returns the files by their path. The evaluator gets a store of its own, so
 // that it needs neither /nix nor a daemon.
-func render(t *testing.T, bin string) map[string]string {
+func render(t *testing.T, bin, tool string) map[string]string {
 	t.Helper()
 	nix := require.Tool(t, "nix-instantiate")
 	source, err := filepath.Abs(filepath.Join(root, "nix", "render.nix"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	expr := `{ source, dir }: import source { bin = n: "${dir}/${n}"; }`
-	cmd := exec.Command(nix, "--eval", "--strict", "--json", "-E", expr, "--arg", "source", source, "--argstr", "dir", bin)
+	expr := `{ source, bin, tool }: import source { bin = n: "${bin}/${n}"; tool = n: "${tool}/${n}"; }`
+	cmd := exec.Command(nix, "--eval", "--strict", "--json", "-E", expr, "--arg", "source", source, "--argstr", "bin", bin, "--argstr", "tool", tool)
 	store := t.TempDir()
 	cmd.Env = append(os.Environ(), "NIX_STORE_DIR="+store+"/store", "NIX_STATE_DIR="+store+"/state", "NIX_LOG_DIR="+store+"/log", "HOME="+store,
 		"NIX_CONF_DIR="+store, "NIX_REMOTE=")
@@ -71,7 +71,7 @@ func committed(t *testing.T) map[string]string {
 }
 
 func TestUnitsAreRendered(t *testing.T) {
-	want := render(t, "/usr/bin")
+	want := render(t, "/usr/bin", "/usr/bin")
 	if *update {
 		for path, text := range want {
 			full := filepath.Join(root, "units", path)
@@ -145,7 +145,7 @@ func unitFiles(t *testing.T) map[string]unit {
 	t.Helper()
 	units := make(map[string]unit)
 	for path, text := range committed(t) {
-		if !strings.Contains(path, "/") {
+		if !strings.Contains(path, "/") && path != "aliases" {
 			units[path] = parse(t, path, text)
 		}
 	}
@@ -153,4 +153,16 @@ func unitFiles(t *testing.T) map[string]unit {
 		t.Fatalf("%d units", len(units))
 	}
 	return units
+}
+
+// aliases returns the names that stand for another unit, and which.
+func aliases(t *testing.T) map[string]string {
+	t.Helper()
+	list := make(map[string]string)
+	for line := range strings.Lines(committed(t)["aliases"]) {
+		if f := strings.Fields(line); f[0] != "#" {
+			list[f[0]] = f[1]
+		}
+	}
+	return list
 }

@@ -4,6 +4,7 @@ package units
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,8 @@ var ceilings = map[string]string{
 	"ovs-bridge-setup.service":   "50",
 	"ovs-bridge-watch.service":   "50",
 	"ovs-switch@.service":        "50",
+	"qdrant.service":             "16", // the host's network, as far as itself
+	"novnc.service":              "16",
 }
 
 // build returns where the binaries are: systemd looks whether what a unit
@@ -44,12 +47,21 @@ func build(t *testing.T) string { return tools.Dir(t) }
 
 func TestMain(m *testing.M) { tools.Main(m) }
 
+// others are the programs of others that units start; not all have to be here.
+var others = []string{"journalctl", "qdrant", "websockify"}
+
 // unitDir writes the units, with their programs in bin, into a directory.
+// systemd looks whether a program is there: that of others is a stand-in.
 func unitDir(t *testing.T, bin string) string {
 	t.Helper()
-	dir := t.TempDir()
-	for path, text := range render(t, bin) {
-		if strings.Contains(path, "/") {
+	dir, tool := t.TempDir(), t.TempDir()
+	for _, name := range others {
+		if err := os.Symlink("/bin/true", filepath.Join(tool, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, text := range render(t, bin, tool) {
+		if strings.Contains(path, "/") || path == "aliases" {
 			continue
 		}
 		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
@@ -190,26 +202,24 @@ func TestEveryNamedUnitExists(t *testing.T) {
 	}
 }
 
-// later are the units of the parts that are not wired to systemd yet. One that
-// is rendered has to leave this list.
-var later = []string{
-	"openvswitch.service",
-	"qdrant.service",
-}
-
 func TestUnitList(t *testing.T) {
-	have := unitFiles(t)
+	have, alias := unitFiles(t), aliases(t)
+	for name, target := range alias {
+		if have[name] != nil || have[target] == nil && !slices.Contains(systemUnits, target) {
+			t.Errorf("%s is to be another name of %s", name, target)
+		}
+		if !slices.Contains(names.Units, name) {
+			t.Errorf("%s is in units/aliases and not in package names", name)
+		}
+	}
 	for _, name := range names.Units {
-		if have[name] == nil && !slices.Contains(later, name) {
+		if have[name] == nil && alias[name] == "" {
 			t.Errorf("%s is not in units/", name)
 		}
 	}
 	for name := range have {
 		if !slices.Contains(names.Units, name) {
 			t.Errorf("%s is in units/ and not in package names", name)
-		}
-		if slices.Contains(later, name) {
-			t.Errorf("%s is in units/ and said to come later", name)
 		}
 	}
 }
@@ -223,6 +233,7 @@ func TestPaths(t *testing.T) {
 		{"ovs-switch.socket", "Socket", "ListenStream", names.SwitchSocket},
 		{"blockchain-search.socket", "Socket", "ListenStream", names.SearchSocket},
 		{"gb-vecsync@.service", "Service", "ReadWritePaths", names.VectorsDir},
+		{"qdrant.service", "Service", "ReadWritePaths", names.VectorsDir + "/qdrant"},
 		{"blockchain-witness.service", "Service", "StateDirectory", strings.TrimPrefix(names.WitnessDir, "/var/lib/")},
 		{"btrfs-vector-sync.path", "Path", "DirectoryNotEmpty", names.RunDir + "/pending"},
 	} {
@@ -233,7 +244,11 @@ func TestPaths(t *testing.T) {
 	for name, u := range units {
 		for _, v := range u["Service"]["Environment"] {
 			key, value, _ := strings.Cut(v, "=")
-			if want := map[string]string{"GB_LOG": names.LogDir, "GB_CURSOR": names.CursorFile}[key]; value != want {
+			want, ok := map[string]string{
+				"GB_LOG": names.LogDir, "GB_CURSOR": names.CursorFile,
+				"QDRANT__SERVICE__HOST": "127.0.0.1", "QDRANT__SERVICE__HTTP_PORT": fmt.Sprint(names.QdrantHTTPPort), "QDRANT__SERVICE__GRPC_PORT": fmt.Sprint(names.QdrantGRPCPort),
+			}[key]
+			if value != want && (ok || strings.HasPrefix(key, "GB_")) {
 				t.Errorf("%s: %s, want %s", name, v, want)
 			}
 		}
@@ -245,9 +260,13 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(tmpfiles) {
-		if fields := strings.Fields(line); !strings.HasPrefix(line, "#") && (fields[0] != "d" || fields[5] != "-") {
+		// A d with an age removes something, and a t sets an attribute.
+		if f := strings.Fields(line); !strings.HasPrefix(line, "#") && f[0] != "t-" && (f[0] != "d" || f[5] != "-") {
 			t.Errorf("tmpfiles.d may remove something: %s", line)
 		}
+	}
+	if screens := units["novnc.service"].get("Service", "ExecStart"); !strings.HasSuffix(screens, fmt.Sprintf(" 127.0.0.1:%d", names.NoVNCPort)) {
+		t.Errorf("novnc.service: %s", screens)
 	}
 	if take := units["btrfs-snapshot.service"].get("Service", "ExecStart"); !strings.Contains(take, "--subvolume "+names.SnapshotsSubvolume+" ") {
 		t.Errorf("btrfs-snapshot.service: %s", take)

@@ -117,5 +117,5 @@ var Units = []string{
 	"op-dbus.service",
 	"dbus-mcp-server.socket", "dbus-mcp-server.service",
 	"dbus-mcp-web.socket", "dbus-mcp-web.service",
-	"qdrant.service",
+	"qdrant.service", "novnc.service",
 }
