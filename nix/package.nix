@@ -6,7 +6,6 @@
   lib,
   buildGoModule,
   installShellFiles,
-  go,
 }:
 let
   root = ../.;
@@ -17,7 +16,8 @@ buildGoModule {
 
   src = lib.fileset.toSource {
     inherit root;
-    fileset = lib.fileset.unions [
+    # Without the tests, which need packages of integration/ and more modules.
+    fileset = lib.fileset.difference (lib.fileset.unions [
       ../go.mod
       ../go.sum
       ../cmd
@@ -25,10 +25,10 @@ buildGoModule {
       ../man
       ../units
       ../packaging
-    ];
+    ]) (lib.fileset.fileFilter (file: lib.hasSuffix "_test.go" file.name) root);
   };
 
-  # What go mod vendor leaves, hashed; make nix-vendor-hash prints it.
+  # What go mod vendor leaves, hashed: go test ./integration/nix -run TestVendorHash -update
   vendorHash = lib.strings.removeSuffix "\n" (builtins.readFile ./vendor-hash);
 
   subPackages = [
@@ -46,7 +46,7 @@ buildGoModule {
   ];
   nativeBuildInputs = [ installShellFiles ];
 
-  # They need a btrfs, a bus, a switch: make test, in a clone.
+  # Tests need a btrfs, a bus, a switch: make test, in a clone.
   doCheck = false;
 
   postInstall = ''

@@ -9,8 +9,12 @@ package nix
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -406,5 +410,60 @@ func TestScripts(t *testing.T) {
 		if want := "#!/bin/sh\nexec " + start + ` "$@"` + "\n"; string(script) != want {
 			t.Errorf("%s:\n%swant\n%s", name, script, want)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write nix/vendor-hash anew")
+
+// nix/vendor-hash is what go mod vendor leaves in the sources that the package
+// is built from, as Nix hashes it. That buildGoModule takes it was not seen: it
+// needs nixpkgs' Go.
+func TestVendorHash(t *testing.T) {
+	source := t.TempDir()
+	for _, name := range []string{"go.mod", "go.sum", "cmd", "pkg"} {
+		err := filepath.WalkDir(filepath.Join(root, name), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			to := filepath.Join(source, strings.TrimPrefix(path, root))
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				return err
+			}
+			return os.WriteFile(to, data, 0o644)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	vendor := exec.Command("go", "mod", "vendor")
+	vendor.Dir = source
+	vendor.Env = append(os.Environ(), "GOWORK=off")
+	if out, err := vendor.CombinedOutput(); err != nil {
+		t.Fatalf("go mod vendor: %v\n%s", err, out)
+	}
+	// The archive has no modes but executable or not, and go mod vendor sets none.
+	hash := command(t, t.TempDir())
+	hash.Path, hash.Args = require.Tool(t, "nix-hash"), []string{"nix-hash", "--type", "sha256", filepath.Join(source, "vendor")}
+	digits, err := hash.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := hex.DecodeString(strings.TrimSpace(string(digits)))
+	if err != nil || len(sum) != 32 {
+		t.Fatalf("nix-hash: %s", digits)
+	}
+	out := []byte("sha256-" + base64.StdEncoding.EncodeToString(sum) + "\n")
+	file := filepath.Join(root, "nix", "vendor-hash")
+	if *update {
+		if err := os.WriteFile(file, out, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if have, err := os.ReadFile(file); err != nil || !bytes.Equal(have, out) {
+		t.Errorf("nix/vendor-hash is %s, not %s (%v): go test ./integration/nix -run TestVendorHash -update", have, out, err)
 	}
 }
