@@ -720,6 +720,8 @@ in
     "# Of two who write there one is Qdrant, in a directory of its own."
     "d ${vectors}/qdrant 0700 qdrant qdrant -"
     "d ${state} 0755 root root -"
+    "# For the node exporter's textfile collector."
+    "d ${state}/metrics 0755 root root -"
     "d ${run} 0755 root root -"
     "d ${run}/pending 0755 root root -"
     "# The recovery key of a new log, until somebody fetches it; gone at the next boot."

@@ -123,7 +123,11 @@ in
     etc = builtins.attrNames host.config.environment.etc;
     environment = host.config.environment.etc."default/ghostbridge".text;
     ovs = builtins.fromJSON (builtins.readFile host.config.environment.etc."ghostbridge/ovs.json".source);
-    nftables = host.config.networking.nftables.ruleset;
+    nftables =
+      let
+        t = host.config.networking.nftables.tables.ghostbridge;
+      in
+      "table ${t.family} ghostbridge {\n${t.content}}\n";
     fileSystems = host.config.fileSystems;
     prometheus = host.config.services.prometheus;
     grafana = host.config.services.grafana;

@@ -4,6 +4,7 @@
 { lib, ... }:
 let
   inherit (lib) mkOption types;
+  inherit (types) anything;
   option =
     type: default:
     mkOption {
@@ -13,8 +14,8 @@ let
   flag = option types.bool;
   list = type: option (types.listOf type) [ ];
   text = option types.lines "";
-  any = option types.anything { };
-  section = option (types.attrsOf types.anything) { };
+  any = option anything { };
+  section = option (types.attrsOf anything) { };
 
   unit = {
     description = option types.str "";
@@ -22,13 +23,13 @@ let
     wantedBy = list types.str;
     after = list types.str;
     aliases = list types.str;
-    restartTriggers = list types.anything;
+    restartTriggers = list anything;
   };
   units = more: option (types.attrsOf (types.submodule { options = unit // more; })) { };
 in
 {
   options = {
-    assertions = list types.anything;
+    assertions = list anything;
 
     boot = {
       initrd.availableKernelModules = list types.str;
@@ -71,14 +72,21 @@ in
       hostName = option types.str "nixos";
       networkmanager.enable = flag false;
       nftables.enable = flag false;
-      nftables.ruleset = text;
+      nftables.tables = option (types.attrsOf (
+        types.submodule {
+          options = {
+            family = option types.str "";
+            content = text;
+          };
+        }
+      )) { };
       useDHCP = flag true;
       useNetworkd = flag false;
       vswitches = any;
     };
     nix.settings = any;
     nixpkgs.hostPlatform = option types.str "";
-    nixpkgs.overlays = list types.anything;
+    nixpkgs.overlays = list anything;
     security.polkit.enable = flag false;
     services = {
       btrfs.autoScrub.enable = flag false;
@@ -92,7 +100,7 @@ in
         provision.dashboards.settings = any;
       };
       openssh.enable = flag false;
-      openssh.hostKeys = list types.anything;
+      openssh.hostKeys = list anything;
       openssh.settings = any;
       prometheus = {
         enable = flag false;
@@ -101,8 +109,8 @@ in
         retentionTime = option (types.nullOr types.str) null;
         globalConfig = any;
         ruleFiles = list types.path;
-        scrapeConfigs = list types.anything;
-        checkConfig = option types.anything true;
+        scrapeConfigs = list anything;
+        checkConfig = option anything true;
         exporters.node = {
           enable = flag false;
           listenAddress = option types.str "0.0.0.0";
@@ -112,7 +120,7 @@ in
       };
       qdrant.enable = flag false;
     };
-    swapDevices = list types.anything;
+    swapDevices = list anything;
     system.stateVersion = option types.str "";
     systemd = {
       package = option types.package { };
@@ -140,7 +148,6 @@ in
               matchConfig = section;
               networkConfig = section;
               linkConfig = section;
-              dhcpV4Config = section;
             };
           }
         )) { };

@@ -166,8 +166,9 @@ in
 
     # Only on new files of an empty directory, as the kernel has it.
     systemd.tmpfiles.rules = lib.optional (cfg.workDirectory != null) "h ${toString cfg.workDirectory} - - - - +C";
-    # Bits that turn are found, and mended where there is a second copy.
+    # Bits that turn are found, and mended where there is a second copy. One
+    # directory stands for all of its btrfs.
     services.btrfs.autoScrub.enable = lib.mkDefault true;
-    services.btrfs.autoScrub.fileSystems = lib.mkDefault [ timing ];
+    services.btrfs.autoScrub.fileSystems = [ timing ];
   };
 }

@@ -20,7 +20,6 @@ let
   # came out malformed at the far end.
   offloads = {
     GenericReceiveOffload = false;
-    GenericReceiveOffloadHardware = false;
     LargeReceiveOffload = false;
     GenericSegmentationOffload = false;
     TCPSegmentationOffload = false;
@@ -188,12 +187,9 @@ in
           networkConfig = {
             DHCP = "no";
             LinkLocalAddressing = "no";
-            LLDP = false;
+            LLDP = "no";
           };
-          linkConfig = {
-            RequiredForOnline = "no";
-            ActivationPolicy = "up";
-          };
+          linkConfig.RequiredForOnline = "no";
         };
         "20-${cfg.uplinkBridge}" = {
           matchConfig.Name = cfg.uplinkBridge;
@@ -206,11 +202,9 @@ in
                 Gateway = cfg.gateway;
                 DNS = cfg.nameServers;
               };
-          # A lease stays while networkd is restarted.
-          dhcpV4Config = lib.optionalAttrs (cfg.address == null) { UseDomains = true; };
           linkConfig.RequiredForOnline = "routable";
         };
-        "20-${cfg.internalBridge}" = {
+        "30-${cfg.internalBridge}" = {
           matchConfig.Name = cfg.internalBridge;
           networkConfig = {
             Address = cfg.internalAddress;
@@ -225,15 +219,17 @@ in
       wait-online.timeout = lib.mkDefault 30;
     };
 
-    # The same rules that gb-ovs-setup render nftables prints.
+    # The same rules that gb-ovs-setup render nftables prints. A table and not
+    # the ruleset, which would flush everybody's, Docker's too.
     networking.nftables.enable = lib.mkDefault true;
-    networking.nftables.ruleset = lib.mkIf cfg.nat (
+    networking.nftables.tables.ghostbridge = lib.mkIf cfg.nat (
       let
         out = if cfg.killSwitch == null then cfg.uplinkBridge else cfg.killSwitch;
         b = cfg.internalBridge;
       in
-      ''
-        table inet ghostbridge {
+      {
+        family = "inet";
+        content = ''
           chain postrouting {
             type nat hook postrouting priority srcnat; policy accept;
             ip saddr ${cfg.internalNetwork} oifname "${out}" masquerade
@@ -246,8 +242,8 @@ in
             oifname "${b}" ct state established,related accept
             oifname "${b}" counter drop
           }
-        }
-      ''
+        '';
+      }
     );
     boot.kernel.sysctl."net.ipv4.ip_forward" = lib.mkIf cfg.nat (lib.mkDefault 1);
     networking.firewall.interfaces.${cfg.internalBridge} = lib.mkIf cfg.dhcpServer { allowedUDPPorts = [ 67 ]; };

@@ -56,7 +56,6 @@ in
     ];
 
     services.ghostbridge.settings = lib.optionalAttrs gb.network.enable { GB_OVS_METRICS = "${metrics}/ovs.prom"; };
-    systemd.tmpfiles.rules = [ "d ${metrics} 0755 root root -" ];
 
     services.prometheus = {
       enable = true;
