@@ -27,7 +27,7 @@ import (
 
 // comparisons are all that there are, in the order in which they run. Each
 // has a file of its own.
-var comparisons = [][]comparison{appends, producers, verifies, readers, starts, ingests, lags, snapshots, switches, calls, webs}
+var comparisons = [][]comparison{appends, producers, verifies, readers, starts, ingests, lags, snapshots, switches, calls, agents, webs}
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == bareDaemon {

@@ -110,14 +110,23 @@ func (d *Daemon) agent(caller Principal, text string) (Principal, Claim, error) 
 	return p, c, nil
 }
 
-// isServer says whether uid is the MCP server's user.
+// isServer says whether uid is the MCP server's user. Who that is is looked up
+// once: a user that is made later needs a restart, as the package does one.
 func (d *Daemon) isServer(uid uint32) bool {
-	name := d.MCPUser
-	if name == "" {
-		name = names.MCPUser
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mcpUID == "" {
+		name := d.MCPUser
+		if name == "" {
+			name = names.MCPUser
+		}
+		u, err := user.Lookup(name)
+		if err != nil {
+			return false
+		}
+		d.mcpUID = u.Uid
 	}
-	u, err := user.Lookup(name)
-	return err == nil && u.Uid == strconv.FormatUint(uint64(uid), 10)
+	return d.mcpUID == strconv.FormatUint(uint64(uid), 10)
 }
 
 // An agentTrace collects what the Gate decides during a call.

@@ -45,6 +45,7 @@ type Daemon struct {
 	server   *bus.Server
 	host     *Host // set with server, before the name is owned
 	running  running
+	mcpUID   string // of MCPUser, once it was looked up
 	watchers atomic.Int32
 
 	mu        sync.Mutex
