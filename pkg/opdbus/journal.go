@@ -43,6 +43,7 @@ type LogJournal struct {
 	closed   bool
 	deferred bool            // a timer will send what waits
 	idle     []chan struct{} // closed when nothing waits any more
+	failing  sync.WaitGroup  // of those who are told that it failed
 
 	patience time.Duration // recordTimeout if 0; tests have less
 }
@@ -88,13 +89,15 @@ const deferral = 10 * time.Millisecond
 func (j *LogJournal) Defer(lines [][]byte, failed func(error)) {
 	r := &recorded{lines: lines, done: func(err error) {
 		if err != nil {
-			failed(err)
+			// Not here, where j.mu is held: it may wait for a spool, which may
+			// be being flushed into this journal.
+			j.failing.Go(func() { failed(err) })
 		}
 	}}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		failed(errJournalClosed)
+		r.done(errJournalClosed)
 		return
 	}
 	j.waiting = append(j.waiting, r)
@@ -276,11 +279,18 @@ func (j *LogJournal) Close() error {
 	case <-time.After(j.timeout()):
 	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.conn == nil {
-		return nil
+	var err error
+	if j.conn != nil {
+		err = j.conn.Close()
 	}
-	return j.conn.Close()
+	j.mu.Unlock()
+	told := make(chan struct{})
+	go func() { j.failing.Wait(); close(told) }()
+	select {
+	case <-told:
+	case <-time.After(j.timeout()):
+	}
+	return err
 }
 
 // A FileJournal appends to a log that no daemon has, opening it for each

@@ -194,32 +194,7 @@ func TestJournalOutlivesTheDaemon(t *testing.T) {
 // A daemon that takes lines and says nothing does not hold up anybody for
 // ever, and what it took is not sent again.
 func TestJournalLosesPatience(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	lines := make(chan string, 100)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				r := bufio.NewScanner(c)
-				for r.Scan() {
-					if strings.Contains(r.Text(), `"hello"`) {
-						fmt.Fprintln(c, `{"welcome":{"version":1}}`)
-					} else {
-						lines <- r.Text()
-					}
-				}
-			}()
-		}
-	}()
+	socket, lines := silentDaemon(t)
 	j := &LogJournal{Socket: socket, patience: 100 * time.Millisecond}
 	var gone *record.UnavailableError
 	if err := j.Record(t.Context(), note("x")); !errors.As(err, &gone) || !gone.Timeout() {
@@ -271,5 +246,82 @@ func TestDeferredOutcome(t *testing.T) {
 	}
 	if got := len(d.messages()); got != 7 {
 		t.Errorf("%d events, want 4 intents and 3 outcomes", got)
+	}
+}
+
+// silentDaemon greets who connects, takes lines, and says nothing.
+func silentDaemon(t *testing.T) (socket string, lines chan string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	lines = make(chan string, 100)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r := bufio.NewScanner(c)
+				for r.Scan() {
+					if strings.Contains(r.Text(), `"hello"`) {
+						fmt.Fprintln(c, `{"welcome":{"version":1}}`)
+					} else {
+						lines <- r.Text()
+					}
+				}
+			}()
+		}
+	}()
+	return socket, lines
+}
+
+// The spool is flushed into a journal whose log does not answer, while outcomes
+// that it did not take come into the spool: nobody waits for anybody for ever.
+func TestSpoolAndJournalDoNotWaitForEachOther(t *testing.T) {
+	socket, _ := silentDaemon(t)
+	j := &LogJournal{Socket: socket, patience: 200 * time.Millisecond}
+	spool := &Spool{Dir: t.TempDir()}
+	if err := spool.Add(note("earlier")); err != nil {
+		t.Fatal(err)
+	}
+	const outcomes = 20
+	told := make(chan error, outcomes)
+	for n := range outcomes {
+		j.Defer([][]byte{note("outcome %d", n)}, func(error) { told <- spool.Add(note("outcome %d", n)) })
+	}
+	flushed := make(chan error, 1)
+	go func() {
+		_, err := spool.Flush(t.Context(), j)
+		flushed <- err
+	}()
+	late := time.After(20 * time.Second)
+	for range outcomes {
+		select {
+		case err := <-told:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-late:
+			t.Fatal("an outcome does not come into the spool")
+		}
+	}
+	select {
+	case err := <-flushed:
+		if err == nil {
+			t.Error("a log that does not answer has taken the spool")
+		}
+	case <-late:
+		t.Fatal("the spool is being flushed for ever")
+	}
+	j.Close()
+	data, err := os.ReadFile(filepath.Join(spool.Dir, spoolFile))
+	if err != nil || strings.Count(string(data), "\n") != outcomes+1 {
+		t.Errorf("%d events in the spool, %v", strings.Count(string(data), "\n"), err)
 	}
 }
