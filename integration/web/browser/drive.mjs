@@ -204,6 +204,13 @@ const scenarios = {
 		await page.waitForURL(base + "/approvals");
 		assert.equal(await control("state/" + second), "approved");
 		assert.match(await page.textContent("table"), /root through web/);
+		await control("ask/Switch");
+		await page.click("text=more since: show");
+		await page.waitForFunction(() => document.querySelectorAll("#approvals > li").length === 1);
+		await page.goto(base + "/");
+		await page.waitForFunction(() => /one change waits/.test(document.querySelector(".verdict").textContent));
+		await control("ask/Old");
+		await page.waitForFunction(() => /2 changes wait/.test(document.querySelector(".verdict").textContent));
 		const viewer = await login(await open(), "viewer");
 		await control("ask/Switch");
 		await viewer.goto(base + "/approvals");

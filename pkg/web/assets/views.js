@@ -8,9 +8,37 @@ async function pending() {
 	if (!badge || document.hidden) return;
 	const r = await fetch("/api/v1/approvals?state=pending").catch(() => null);
 	if (!r?.ok) return;
-	const n = (await r.json()).pending;
-	badge.textContent = n;
-	badge.hidden = !n;
+	const v = await r.json();
+	badge.textContent = v.pending;
+	badge.hidden = !v.pending;
+	// What came since this page was loaded is not put under the reader's hand.
+	const lede = $("html[data-page=approvals] .lede");
+	if (!lede) return;
+	const shown = new Set([...document.querySelectorAll("#approvals > li")].map((li) => li.dataset.index));
+	const fresh = v.approvals.filter((a) => !shown.has(a.id)).length;
+	if (!fresh || lede.dataset.fresh === String(fresh)) return;
+	lede.dataset.fresh = fresh;
+	const a = document.createElement("a");
+	a.href = "/approvals";
+	a.textContent = `${fresh} more since: show`;
+	lede.replaceChildren(`${v.pending} waiting for a person, `, a);
+}
+
+// The overview's verdicts, as they change.
+async function verdicts() {
+	const list = document.querySelectorAll(".verdict > li");
+	if (!list.length || document.hidden) return;
+	const r = await fetch("/api/v1/overview").catch(() => null);
+	if (!r?.ok) return;
+	(await r.json()).verdict.forEach((v, k) => {
+		const li = list[k];
+		if (!li) return;
+		li.className = "is-" + v.state;
+		for (const part of ["state", "text"]) {
+			const e = $("." + part, li);
+			if (e.textContent !== v[part]) e.textContent = v[part];
+		}
+	});
 }
 
 // The progress of a verification; the page is loaded anew when it is done.
@@ -125,7 +153,8 @@ function zoom() {
 export function views() {
 	zoom();
 	pending();
-	setInterval(pending, 10000);
+	setInterval(pending, 5000);
+	setInterval(verdicts, 5000);
 	verification();
 	answers();
 	registration();
