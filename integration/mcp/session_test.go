@@ -4,14 +4,19 @@ package mcp
 
 import (
 	"context"
+	"encoding/json"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/jsonschema-go/jsonschema"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/ghostbridge/ghostbridge/integration/tools"
@@ -45,6 +50,20 @@ func TestReading(t *testing.T) {
 	if n := len(list.Tools); n < 14 || n > 18 {
 		t.Errorf("%d tools", n)
 	}
+	schemas := map[string]*jsonschema.Resolved{}
+	for _, tool := range list.Tools {
+		b, err := json.Marshal(tool.OutputSchema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var schema jsonschema.Schema
+		if err := json.Unmarshal(b, &schema); err != nil {
+			t.Fatal(err)
+		}
+		if schemas[tool.Name], err = schema.Resolve(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		tool string
 		args obj
@@ -68,10 +87,63 @@ func TestReading(t *testing.T) {
 		{"watch_signals", obj{"seconds": 1}, `"signals":[`},
 		{"call_method", obj{"name": "org.example.Lamp", "path": "/org/example/Lamp", "interface": "org.example.Lamp", "member": "Switch", "arguments": []any{true}}, `polkit`},
 	} {
-		_, res, err := call(t.Context(), s, c.tool, c.args)
+		out, res, err := call(t.Context(), s, c.tool, c.args)
+		if schema := schemas[c.tool]; err == nil && res.StructuredContent != nil {
+			if verr := schema.Validate(out); verr != nil {
+				t.Errorf("%s %v: its output is not as its schema says: %v", c.tool, c.args, verr)
+			}
+			if both, jerr := json.Marshal(res.StructuredContent); jerr != nil || !sameJSON(both, []byte(textOf(res))) {
+				t.Errorf("%s: text and structured content differ", c.tool)
+			}
+		}
 		if err != nil || !strings.Contains(textOf(res), c.want) {
 			t.Errorf("%s %v: %v\n%.600s", c.tool, c.args, err, textOf(res))
 		}
+	}
+}
+
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// Long work tells how far it is, and ends when the client hangs up.
+func TestProgress(t *testing.T) {
+	r := newRig(t, lampPolicy)
+	r.serveHTTP()
+	var told atomic.Int64
+	client := sdk.NewClient(&sdk.Implementation{Name: "test", Version: "1"}, &sdk.ClientOptions{ProgressNotificationHandler: func(_ context.Context, req *sdk.ProgressNotificationClientRequest) {
+		if req.Params.Total == 3 {
+			told.Add(1)
+		}
+	}})
+	secret := r.token("p", "read")
+	for _, version := range []string{"2025-11-25", "2026-07-28"} {
+		s, err := client.Connect(t.Context(), &sdk.StreamableClientTransport{Endpoint: r.url, HTTPClient: &http.Client{Transport: bearer{secret, http.DefaultTransport}}}, &sdk.ClientSessionOptions{ProtocolVersion: version})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := told.Load()
+		p := &sdk.CallToolParams{Name: "watch_signals", Arguments: obj{"seconds": 3}}
+		p.SetProgressToken("x")
+		if _, err := s.CallTool(t.Context(), p); err != nil {
+			t.Error(err)
+		}
+		if told.Load() == before {
+			t.Errorf("%s: no progress was told", version)
+		}
+		// The daemon lets 32 watch, the server 24: if those that were hung up on
+		// went on, the last of these would be turned away.
+		for range 60 {
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
+			call(ctx, s, "watch_signals", obj{"seconds": 60})
+			cancel()
+		}
+		r.wait("the end of the watchers", func() bool {
+			_, res, err := call(t.Context(), s, "watch_signals", obj{"seconds": 1})
+			return err == nil && !res.IsError
+		})
+		s.Close()
 	}
 }
 

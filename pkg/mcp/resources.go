@@ -143,6 +143,8 @@ type watched struct {
 	uri   string
 	who   claim
 	users int
+
+	mu    sync.Mutex
 	last  [sha256.Size]byte
 	known bool
 }
@@ -175,20 +177,29 @@ func (b *subscriptions) subscribe(ctx context.Context, req *mcp.SubscribeRequest
 		return mcp.ResourceNotFoundError(clean(uri, 300))
 	}
 	who := b.s.who(req)
+	w, err := b.add(who, uri, req.Session)
+	if err != nil {
+		return err
+	}
+	b.changed(ctx, w) // how it is now: what changes from here on is told
+	return nil
+}
+
+func (b *subscriptions) add(who claim, uri string, session *mcp.ServerSession) (*watched, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := who.Client + " " + uri
 	w := b.seen[key]
 	if w == nil {
 		if len(b.seen) >= maxSubscriptions {
-			return fmt.Errorf("there are %d subscriptions already", len(b.seen))
+			return nil, fmt.Errorf("there are %d subscriptions already", len(b.seen))
 		}
 		who.Tool, who.Call = "", ""
 		w = &watched{uri: uri, who: who}
 		b.seen[key] = w
 	}
 	w.users++
-	if session := req.Session; session != nil {
+	if session != nil {
 		// A session that ends does not unsubscribe.
 		go func() {
 			session.Wait()
@@ -197,7 +208,7 @@ func (b *subscriptions) subscribe(ctx context.Context, req *mcp.SubscribeRequest
 			b.drop(key, w)
 		}()
 	}
-	return nil
+	return w, nil
 }
 
 // drop is called with b.mu held.
@@ -258,6 +269,8 @@ func (b *subscriptions) changed(ctx context.Context, w *watched) bool {
 		return false
 	}
 	sum := sha256.Sum256(text)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	changed := w.known && sum != w.last
 	w.last, w.known = sum, true
 	return changed

@@ -389,6 +389,9 @@ func outcomeLine(p Principal, a Action, out Outcome, result json.RawMessage, err
 	return eventLine(event{Time: time.Now(), Source: p.source(), Type: EventOutcome, Subject: a.Name, Severity: severity, Actor: p.Actor(), Message: message, Data: data})
 }
 
+// maxRefusals is how many refusals of an agent are recorded a minute.
+const maxRefusals = 600
+
 // refused records that something was asked for and not done. If that can't be
 // recorded it is lost: there is nothing to undo.
 func (g *Gate) refused(ctx context.Context, p Principal, a Action, d Decision, id string, why error, o Options) {
@@ -396,6 +399,13 @@ func (g *Gate) refused(ctx context.Context, p Principal, a Action, d Decision, i
 	if errors.As(why, &denied) && denied.Wait > 0 {
 		// A flood of refusals must not flood the log: one a minute.
 		if ok, _ := g.limits.take("refused "+p.key(), 1, time.Now()); !ok {
+			return
+		}
+	}
+	if p.Entrance == EntranceMCP {
+		// An agent that does not stop must not fill the log, either. What is left
+		// out here the MCP server counts (Agents.Report).
+		if ok, _ := g.limits.take("refusals "+p.key(), maxRefusals, time.Now()); !ok {
 			return
 		}
 	}

@@ -103,7 +103,6 @@ if (line === 'v1') {
   if (line === 'v2-legacy') await client.subscribeResource({ uri });
   else await client.listen({ resourceSubscriptions: [uri] });
 }
-await new Promise((ok) => setTimeout(ok, 2500)); // until the server has seen how it is
 await call('act_on_unit', { unit: 'nginx.service', action: 'stop' });
 await until('a notification', async () => updates > 0);
 step('updated', { updates });
