@@ -411,6 +411,8 @@ in
         Type = "notify";
         User = "gb-mcp";
         ExecStart = "${bin "opdbus"} mcp --bus system";
+        # Where a client that can open addresses sends its user for an approval.
+        Environment = "GB_WEB_URL=http://127.0.0.1:8096";
         EnvironmentFile = "-/etc/default/ghostbridge";
         IPAddressAllow = "localhost";
         WatchdogSec = "1min";

@@ -84,6 +84,22 @@ func agents(t *testing.T, c *container) {
 	if !strings.Contains(said, "an agent was here") {
 		t.Errorf("unit_logs: %.500s", said)
 	}
+	// Page by page, each older than the one before.
+	var seen []string
+	args := map[string]any{"unit": "op-dbus.service", "limit": 1}
+	for range 3 {
+		out, text := call("unit_logs", args)
+		entries, _ := out["entries"].([]any)
+		if len(entries) != 1 || out["next_cursor"] == nil {
+			t.Fatalf("a page of a log: %.500s", text)
+		}
+		at := entries[0].(map[string]any)["time"].(string)
+		if len(seen) > 0 && at >= seen[len(seen)-1] {
+			t.Errorf("%s is not older than %s", at, seen[len(seen)-1])
+		}
+		seen = append(seen, at)
+		args["cursor"] = out["next_cursor"]
+	}
 	if out, _ := call("read_event", map[string]any{"index": 0}); out["proved"] != true {
 		t.Errorf("read_event: %v", out)
 	}
