@@ -21,21 +21,25 @@ import (
 
 // An eventView is one event, whole.
 type eventView struct {
-	Index    int64           `json:"index"`
-	Line     string          `json:"line"` // as it is stored
-	Damaged  string          `json:"damaged,omitempty"`
-	Leaf     string          `json:"leaf"`   // its hash in the Merkle tree, base64
-	Signed   int64           `json:"signed"` // events that the latest checkpoint covers
-	Proved   bool            `json:"signed_over"`
-	Event    *event.Event    `json:"-"`
-	Row      eventRow        `json:"-"`
-	Data     json.RawMessage `json:"-"`
-	Around   []eventRow      `json:"around"` // what happened before and after, newest first
-	First    int64           `json:"first"`
-	End      int64           `json:"end"`
-	Fields   []field         `json:"-"`
-	CanMore  bool            `json:"-"`
-	Relation []relation      `json:"-"`
+	Index   int64  `json:"index"`
+	Line    string `json:"line"` // as it is stored
+	Damaged string `json:"damaged,omitempty"`
+	Leaf    string `json:"leaf"`   // its hash in the Merkle tree, base64
+	Signed  int64  `json:"signed"` // events that the latest checkpoint covers
+	// The stored line was hashed, now, against the latest checkpoint, and is what
+	// was signed; or it is not; or that can't be told.
+	Proved     bool            `json:"verified"`
+	Unverified string          `json:"unverified,omitempty"`
+	Unproved   string          `json:"unproved,omitempty"`
+	Event      *event.Event    `json:"-"`
+	Row        eventRow        `json:"-"`
+	Data       json.RawMessage `json:"-"`
+	Around     []eventRow      `json:"around"` // what happened before and after, newest first
+	First      int64           `json:"first"`
+	End        int64           `json:"end"`
+	Fields     []field         `json:"-"`
+	CanMore    bool            `json:"-"`
+	Relation   []relation      `json:"-"`
 }
 
 type field struct{ Name, Value, Query string }
@@ -63,7 +67,18 @@ func (s *Server) event(r *request) (any, error) {
 	}
 	var h merkle.Hasher
 	v := &eventView{Index: i, Line: string(row.Line), Leaf: h.Leaf(row.Line).String(), Signed: s.signed(), Event: row.Event, Row: rowOf(row), First: first, End: end, CanMore: s.Search != nil}
-	v.Proved = i < v.Signed
+	if i < v.Signed {
+		_, err := s.prover.prove(i)
+		var unverified interface{ ExitCode() int }
+		switch {
+		case err == nil:
+			v.Proved = true
+		case errors.As(err, &unverified) && unverified.ExitCode() == 3:
+			v.Unverified = err.Error()
+		default:
+			v.Unproved = err.Error()
+		}
+	}
 	if row.Damaged != nil {
 		v.Damaged = row.Damaged.Error()
 	}
