@@ -41,6 +41,7 @@ const stateless = "2026-07-28"
 
 // Handler serves agents over streamable HTTP, those of both eras at one URL.
 func (s *Server) Handler(o HTTPOptions) http.Handler {
+	s.byToken.Store(true)
 	pick := func(r *http.Request) *mcp.Server {
 		t := auth.TokenInfoFromContext(r.Context())
 		if t == nil {

@@ -176,7 +176,12 @@ func (b *subscriptions) subscribe(ctx context.Context, req *mcp.SubscribeRequest
 	if !canSubscribe(uri) {
 		return mcp.ResourceNotFoundError(clean(uri, 300))
 	}
-	who := b.s.who(req)
+	// The SDK makes a request of its own for subscriptions/listen, which does not
+	// say who it is from.
+	who, ok := ctx.Value(whoKey{}).(claim)
+	if !ok {
+		who = b.s.who(req)
+	}
 	w, err := b.add(who, uri, req.Session)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -49,6 +50,8 @@ type Server struct {
 	sealer *sealer
 	log    *reporter
 	subs   *subscriptions
+
+	byToken atomic.Bool // clients are who their tokens say, and nobody without one
 
 	mu      sync.Mutex
 	servers map[string]*mcp.Server // by scopes
@@ -148,8 +151,11 @@ func (s *Server) who(req mcp.Request) claim {
 	if c.Scopes == nil {
 		c.Scopes = AllScopes
 	}
-	if extra := req.GetExtra(); extra != nil && extra.TokenInfo != nil {
+	switch extra := req.GetExtra(); {
+	case extra != nil && extra.TokenInfo != nil:
 		c.Client, c.Scopes = extra.TokenInfo.UserID, extra.TokenInfo.Scopes
+	case s.byToken.Load():
+		c.Client, c.Scopes = "-", nil // nobody: the daemon takes no such name
 	}
 	if s.o.ReadOnly {
 		c.Scopes = slices.DeleteFunc(slices.Clone(c.Scopes), func(scope string) bool { return scope != ScopeRead })
@@ -168,7 +174,10 @@ type note struct {
 	tool, sha256, rule, reason, failure, id, approval, outcome string
 }
 
-type noteKey struct{}
+type (
+	noteKey struct{}
+	whoKey  struct{}
+)
 
 func noteOf(ctx context.Context) *note {
 	if n, ok := ctx.Value(noteKey{}).(*note); ok {
@@ -183,7 +192,7 @@ func (s *Server) observe(next mcp.MethodHandler) mcp.MethodHandler {
 	return func(ctx context.Context, method string, req mcp.Request) (res mcp.Result, err error) {
 		subject, recorded := subjectOf(method, req)
 		n := &note{}
-		ctx = context.WithValue(ctx, noteKey{}, n)
+		ctx = context.WithValue(context.WithValue(ctx, noteKey{}, n), whoKey{}, s.who(req))
 		start := time.Now()
 		defer func() {
 			if p := recover(); p != nil {
