@@ -716,8 +716,9 @@ in
   tmpfiles = [
     "d ${timing} 2750 gb-log ghostbridge -"
     "d ${snapshots} 0750 root ghostbridge -"
-    "# The log's files are compressed, however the file system was mounted."
+    "# What is made there is compressed, however the file system was mounted."
     "t- ${timing} - - - - btrfs.compression=zstd"
+    "t- ${vectors} - - - - btrfs.compression=zstd"
     "d ${vectors} 2751 gb-index gb-search -"
     "# Of two who write there one is Qdrant, in a directory of its own."
     "d ${vectors}/qdrant 0700 qdrant qdrant -"

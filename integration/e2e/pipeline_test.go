@@ -135,6 +135,12 @@ func install(t *testing.T, c *container, deb string) {
 			t.Errorf("the package has no %s", u)
 		}
 	}
+	// What is made there is compressed, whatever the mount says.
+	for _, dir := range []string{names.TimingDir, names.VectorsDir} {
+		if p := c.run("btrfs", "property", "get", dir, "compression"); p != "compression=zstd" {
+			t.Errorf("%s: %q", dir, p)
+		}
+	}
 	// The seventh subvolume has come by itself.
 	if list := c.run("btrfs", "subvolume", "list", "/"); !strings.Contains(list, " path "+names.SnapshotsSubvolume+"\n") {
 		t.Errorf("subvolumes:\n%s", list)

@@ -133,6 +133,11 @@ type outcome struct {
 	}
 	Refused map[string]bool
 	Alone   map[string]struct{ Units, Etc, Failed []string }
+	Flake   struct {
+		Outputs        []string
+		Systems        map[string][]string
+		Modules, Hosts map[string][]string
+	}
 	Options []struct {
 		Path, Description string
 		Typed, HasDefault bool
@@ -344,6 +349,20 @@ func checkModules(t *testing.T, o *outcome) {
 			t.Errorf("%s does something though nothing is enabled: %+v", name, c)
 		}
 	}
+	for kind, failed := range map[string]map[string][]string{"module": o.Flake.Modules, "host": o.Flake.Hosts} {
+		if len(failed) == 0 {
+			t.Errorf("the flake has no %s", kind)
+		}
+		for name, f := range failed {
+			if len(f) > 0 {
+				t.Errorf("%s %s of the flake: %q", kind, name, f)
+			}
+		}
+	}
+	want := []string{"checks", "devShells", "formatter", "nixosConfigurations", "nixosModules", "overlays", "packages"}
+	if !slices.Equal(o.Flake.Outputs, want) || !slices.Equal(o.Flake.Systems["nixosConfigurations"], []string{"ghostbridge"}) {
+		t.Errorf("the flake has %q: %q", o.Flake.Outputs, o.Flake.Systems)
+	}
 	if len(o.Options) < 30 {
 		t.Errorf("%d options", len(o.Options))
 	}
@@ -401,6 +420,32 @@ func rules(text string) []string {
 		}
 	}
 	return list
+}
+
+// After cp -r nix/ghostbridge/* /mnt/etc/nixos/ nothing is missing: the tree names
+// no file outside of it.
+func TestTreeIsComplete(t *testing.T) {
+	copied := filepath.Join(t.TempDir(), "nixos")
+	if err := os.CopyFS(copied, os.DirFS(filepath.Join(root, "nix/ghostbridge"))); err != nil {
+		t.Fatal(err)
+	}
+	look := func(arg string) string {
+		return string(storePath.ReplaceAll(eval(t, "let e = import ./nix/tests/eval.nix { "+arg+" }; in { inherit (e) host flake; }"), nil))
+	}
+	if there, here := look("tree = "+copied+";"), look(""); there != here {
+		t.Errorf("copied:\n%s\nhere:\n%s", there, here)
+	}
+	for _, f := range []string{"configuration.nix", "disko.nix", "flake.nix", "hardware-configuration.nix", "INSTALL.md", "README.md",
+		"modules/blockchain-storage.nix", "modules/dbus-orchestrator.nix", "modules/ghostbridge-ovs.nix", "modules/monitoring.nix", "modules/virtualization.nix"} {
+		if _, err := os.Stat(filepath.Join(copied, f)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, f := range []string{"btrfs-snapshot.sh", "btrfs-vector-sync.sh"} {
+		if info, err := os.Stat(filepath.Join(root, "nix/ghostbridge/modules/scripts", f)); err != nil || info.Mode().Perm()&0o111 == 0 {
+			t.Errorf("%s can't be run: %v", f, err)
+		}
+	}
 }
 
 // The scripts of the README's tree do what the units do.

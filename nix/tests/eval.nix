@@ -2,6 +2,7 @@
 # of the tests in integration/nix looks at is an attribute.
 {
   lib ? import ./lib.nix,
+  tree ? ../ghostbridge,
 }:
 let
   fake = name: {
@@ -25,7 +26,6 @@ let
     writeText = builtins.toFile;
   };
 
-  tree = ../ghostbridge;
   systemOf =
     modules:
     lib.evalModules {
@@ -181,4 +181,35 @@ in
   );
 
   options = optionsOf [ "services" "ghostbridge" ] host.options.services.ghostbridge;
+
+  # The flakes, without the packages that they make.
+  flake =
+    let
+      outputs = (import ../../flake.nix).outputs {
+        self = outputs;
+        nixpkgs = {
+          lib = lib // {
+            nixosSystem = { modules }: systemOf modules;
+          };
+          outPath = toString ./.;
+        };
+      };
+      ours = (import (tree + "/flake.nix")).outputs {
+        self = ours;
+        nixpkgs.lib.nixosSystem = { modules }: systemOf modules;
+        ghostbridge = outputs;
+      };
+      enabled = module: {
+        failed = failed (systemOf [
+          module
+          { services.ghostbridge.enable = true; }
+        ]);
+      };
+    in
+    {
+      outputs = builtins.attrNames outputs;
+      systems = builtins.mapAttrs (_: builtins.attrNames) (removeAttrs outputs [ "overlays" ]);
+      modules = builtins.mapAttrs (_: m: (enabled m).failed) outputs.nixosModules;
+      hosts = builtins.mapAttrs (_: failed) (outputs.nixosConfigurations // { here = ours.nixosConfigurations.ghostbridge; });
+    };
 }

@@ -69,7 +69,7 @@ func Checks() []Check {
 		{"bridges", false, tool("gb-ovs-setup", "status"), "gb-ovs-setup status; systemctl start ovs-bridge-setup.service"},
 		{"snapshots", false, tool("gb-snap", "status", names.TimingDir), "systemctl start btrfs-snapshot.timer"},
 		{"index", false, tool("gb-vecsync", "stats"), "systemctl start btrfs-vector-sync.path gb-vecsync.socket"},
-		{"mounts", false, (*Doctor).checkMounts, "mount the three subvolumes of btrfs with compress=zstd"},
+		{"mounts", false, (*Doctor).checkMounts, "mount the three subvolumes of btrfs; btrfs property set DIR compression zstd"},
 		{"boot loader", false, (*Doctor).checkBootLoader, "bootctl install"},
 		{"SSH keys", false, (*Doctor).checkSSHKeys, "ssh-keygen -t ed25519 -f /etc/ssh/ssh_host_ed25519_key; remove ssh_host_dsa_key"},
 		{"networkd", false, (*Doctor).checkNetworkd, "systemctl disable --now NetworkManager; systemctl enable --now systemd-networkd"},
@@ -282,6 +282,9 @@ func firstLine(s string) string {
 
 func (d *Doctor) file(path string) string { return filepath.Join(d.Root, path) }
 
+// workSubvolume is the one whose files are written in place, where there is one.
+const workSubvolume = "@work"
+
 func (d *Doctor) checkMounts(context.Context) (string, error) {
 	data, err := os.ReadFile(d.file("/proc/self/mountinfo"))
 	if err != nil {
@@ -294,10 +297,24 @@ func (d *Doctor) checkMounts(context.Context) (string, error) {
 		if !ok || len(f) < 6 || len(g) < 3 {
 			continue
 		}
-		switch {
-		case g[0] != "btrfs":
+		if g[0] != "btrfs" {
 			found[f[4]] = "is " + g[0] + ", not btrfs"
-		case !strings.Contains(","+g[2], ",compress"):
+			continue
+		}
+		// For one btrfs the options of its first mount hold; what a directory
+		// says of itself comes before them.
+		p, err := subvol.System{}.Property(d.file(f[4]))
+		switch {
+		case filepath.Base(f[3]) == workSubvolume:
+			if err != nil {
+				return "", err
+			}
+			if !p.NoCopy {
+				return "", fmt.Errorf("%s is %s, and its files are copied on write (chattr +C, while it is empty)", f[4], workSubvolume)
+			}
+		case p.NoCopy:
+			found[f[4]] = "is written in place: neither compressed nor checked"
+		case p.Compression == "" && !strings.Contains(","+g[2], ",compress"):
 			found[f[4]] = "is not compressed"
 		default:
 			found[f[4]] = ""
@@ -314,7 +331,7 @@ func (d *Doctor) checkMounts(context.Context) (string, error) {
 	for _, dir := range []string{names.TimingDir, names.VectorsDir} {
 		saved = append(saved, d.compression(dir))
 	}
-	return "btrfs, mounted with compression; " + strings.Join(saved, "; "), nil
+	return "btrfs, with compression; " + strings.Join(saved, "; "), nil
 }
 
 // compression says what compression makes of a directory's subvolume.

@@ -31,6 +31,7 @@ func TestDoctorReadsTheHost(t *testing.T) {
 	}{
 		{"mounts", mounts("btrfs", "rw,compress=zstd:3"), StateOK}, {"mounts", mounts("btrfs", "rw,compress-force=lzo"), StateOK},
 		{"mounts", mounts("btrfs", "rw"), StateFailed}, {"mounts", mounts("xfs", "rw,compress=zstd"), StateFailed}, {"mounts", map[string]string{"/proc/self/mountinfo": ""}, StateFailed},
+		{"mounts", map[string]string{"/proc/self/mountinfo": mounts("btrfs", "rw,compress=zstd:3")["/proc/self/mountinfo"] + "33 30 0:21 /@work /work rw - btrfs /dev/b rw,nodatacow\n"}, StateFailed},
 		{"boot loader", map[string]string{loaderInfo: loader("systemd-boot 257")}, StateOK}, {"boot loader", map[string]string{loaderInfo: loader("GRUB")}, StateFailed}, {"boot loader", nil, StateFailed},
 		{"SSH keys", nil, StateOK}, {"SSH keys", map[string]string{"/etc/ssh/ssh_host_ed25519_key": ""}, StateOK}, {"SSH keys", map[string]string{"/etc/ssh/ssh_host_rsa_key": ""}, StateFailed},
 		{"SSH keys", map[string]string{"/etc/ssh/ssh_host_ed25519_key": "", "/etc/ssh/ssh_host_dsa_key": ""}, StateFailed},

@@ -456,3 +456,44 @@ func TestCompression(t *testing.T) {
 		t.Error("/proc has extents")
 	}
 }
+
+// A directory's properties are its own, and its new files' and directories':
+// the file system is mounted without compression.
+func TestProperty(t *testing.T) {
+	dir := loopbtrfs.Mount(t, loopbtrfs.Options{})
+	path := filepath.Join(dir, "s")
+	must(t, sys.Create(path))
+	look := func(path string, want Property) {
+		t.Helper()
+		if p, err := sys.Property(path); err != nil || p != want {
+			t.Errorf("%s: %+v, %v; want %+v", path, p, err, want)
+		}
+	}
+	look(path, Property{})
+	run := func(argv ...string) {
+		t.Helper()
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v %s", argv, err, out)
+		}
+	}
+	work := filepath.Join(dir, "work")
+	must(t, os.Mkdir(work, 0o755))
+	// As systemd-tmpfiles sets them.
+	conf := filepath.Join(t.TempDir(), "test.conf")
+	must(t, os.WriteFile(conf, []byte("t- "+path+" - - - - btrfs.compression=zstd\nh "+work+" - - - - +C\n"), 0o600))
+	run("systemd-tmpfiles", "--create", conf)
+	look(path, Property{Compression: "zstd"})
+	look(work, Property{NoCopy: true})
+	below := filepath.Join(path, "below")
+	must(t, os.Mkdir(below, 0o755))
+	look(below, Property{Compression: "zstd"})
+	const size = 4 << 20
+	must(t, os.WriteFile(filepath.Join(below, "text"), bytes.Repeat([]byte("the same again and again\n"), size/25), 0o600))
+	run("sync", "-f", path)
+	if c, err := sys.Compression(path); err != nil || c.Disk > size/5 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := sys.Property("/proc"); err == nil {
+		t.Error("/proc has properties of btrfs")
+	}
+}

@@ -51,3 +51,12 @@ func (System) Inside(_, _ string) (bool, error) { return false, ErrUnsupported }
 
 // MountBeside returns ErrUnsupported.
 func (System) MountBeside(_, _, _ string) (bool, error) { return false, ErrUnsupported }
+
+// A Property is what new files in a directory inherit from it.
+type Property struct {
+	Compression string
+	NoCopy      bool
+}
+
+// Property returns ErrUnsupported.
+func (System) Property(string) (Property, error) { return Property{}, ErrUnsupported }
