@@ -134,6 +134,7 @@ check: build quickcheck
 	$(GO) test ./integration -run 'TestLayering'
 	$(GO) test ./cmd/... -run 'TestManPage'
 	$(GO) test ./integration/units -run 'TestUnitsAreRendered'
+	$(GO) test ./integration/nix -run 'TestParse|TestVendorHash'
 
 race:
 	$(GO) test -race ./pkg/... ./cmd/...

@@ -21,7 +21,8 @@ import (
 const repository = "../.."
 
 // treePackages are what the container has besides Debian's minimum.
-var treePackages = []string{"btrfs-progs", "dbus", "polkitd", "procps", "systemd", "systemd-resolved", "systemd-sysv", "tzdata"}
+var treePackages = []string{"btrfs-progs", "dbus", "iproute2", "novnc", "openvswitch-switch", "polkitd", "procps", "prometheus", "systemd", "systemd-resolved",
+	"systemd-sysv", "tzdata", "websockify"}
 
 // tree returns a tar archive of a Debian like this host's, without our
 // package. It is made once, by mmdebstrap from where this host gets its

@@ -1,0 +1,184 @@
+//go:build linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ghostbridge/ghostbridge/pkg/names"
+)
+
+// get is what a server on loopback in the container answers.
+func (c *container) get(port int, path string) (status, body string) {
+	c.t.Helper()
+	script := `exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\nHost: localhost:%s\r\n\r\n' "$2" "$1" >&3 && cat <&3`
+	out, err := c.try("bash", "-c", script, "-", fmt.Sprint(port), path)
+	if err != nil {
+		return err.Error(), ""
+	}
+	head, body, _ := strings.Cut(out, "\r\n\r\n")
+	status, _, _ = strings.Cut(head, "\r\n")
+	return status, body
+}
+
+// eventually wants a thing to be so within half a minute; f says what is wrong.
+func (c *container) eventually(what string, f func() string) {
+	c.t.Helper()
+	wrong := ""
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if wrong = f(); wrong == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Errorf("%s: %s", what, wrong)
+			return
+		}
+	}
+}
+
+// The bridges of a host without hardware: the switch forwards in user space.
+const readmeBridges = `{"bridges": {
+  "ovsbr0": {"datapath_type": "netdev", "ports": {"ens1": {"type": "uplink"}}, "flows": {"default": true, "leak_guard": ["10.0.1.0/24"]}},
+  "ovsbr1": {"datapath_type": "netdev", "flows": {"default": true}}}}
+`
+
+// readme does with the package what the README of the host says: its bridges,
+// its monitoring, and each command of its troubleshooting. What they answer
+// is what its reader would look for.
+func readme(t *testing.T, c *container) {
+	for path, text := range map[string]string{
+		names.OVSConfig:                          readmeBridges,
+		"/etc/systemd/network/20-ovsbr0.network": "[Match]\nName=ovsbr0\n[Network]\nAddress=192.0.2.7/24\n",
+		"/etc/systemd/network/30-ovsbr1.network": "[Match]\nName=ovsbr1\n[Network]\nAddress=10.0.1.1/24\nConfigureWithoutCarrier=yes\n",
+		"/etc/tmpfiles.d/work.conf":              "h /work - - - - +C\n",
+		"/etc/default/prometheus":                `ARGS="--web.listen-address=127.0.0.1:9090"` + "\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(c.path(path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(c.path(path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.run("ip", "link", "add", "ens1", "type", "veth", "peer", "name", "wan0")
+	c.run("ip", "link", "set", "wan0", "up")
+	c.run("systemctl", "enable", "--now", "systemd-networkd", "openvswitch-switch")
+	c.run("systemctl", "start", "ovs-bridge-setup.service", "ovs-bridge-watch.service", "blockchain-ovs.service")
+	c.run("systemd-tmpfiles", "--create", "work.conf")
+	c.run("cp", "/usr/share/ghostbridge/monitoring/prometheus.yml", "/etc/prometheus/prometheus.yml")
+	c.run("systemctl", "restart", "prometheus")
+	c.run("systemctl", "enable", "--now", "novnc")
+	c.run("systemctl", "start", "dbus-mcp-server.service") // else the first agent does
+
+	for _, x := range []struct {
+		command string
+		status  int
+		want    string // a regular expression
+	}{
+		// After the installation.
+		{"/etc/ghostbridge/ovs-status.sh", 0, `ovsbr0`},
+		{"/etc/ghostbridge/test-dbus.sh", 0, `bus`},
+		{"/etc/ghostbridge/query-blockchain.sh -n 3", 0, `(?m)^ *[0-9]+ +20.* journald `},
+		// Bridges not coming up.
+		{"systemctl status openvswitch.service", 0, `Active: active \(running\)`},
+		{"systemctl status ovs-bridge-setup.service", 0, `Active: active \(exited\)`},
+		{"systemctl restart ovs-bridge-setup.service", 0, ``},
+		{"ovs-vsctl list-br", 0, `^ovsbr0\novsbr1$`},
+		// Snapshots not working.
+		{"systemctl status btrfs-snapshot.service", 3, `TriggeredBy: .*btrfs-snapshot.timer`},
+		{"systemctl is-active btrfs-snapshot.timer", 0, `^active$`},
+		{"journalctl -u btrfs-snapshot.service -n 5", 0, ``},
+		// D-Bus services failing.
+		{"systemctl status op-dbus.service", 0, `Active: active \(running\)`},
+		{"systemctl status dbus-mcp-server.service", 0, `Active: active \(running\)`},
+		{"busctl list", 0, `org\.freedesktop\.opdbus +[0-9]+ opdbus`},
+		{"busctl introspect org.freedesktop.opdbus /org/freedesktop/opdbus", 0, `org\.freedesktop\.opdbus\.Manager +interface`},
+		{"runuser -u nobody -- busctl introspect org.freedesktop.opdbus /org/freedesktop/opdbus", 0, `org\.freedesktop\.opdbus\.Manager +interface`},
+		// Its names of the programs.
+		{"op-dbus --version", 0, `opdbus`},
+		{"dbus-mcp --version", 0, `opdbus`},
+		{"dbus-mcp-web --version", 0, `gb-web`},
+	} {
+		want := regexp.MustCompile(x.want)
+		c.eventually(x.command, func() string {
+			out, err := c.try(strings.Fields(x.command)...)
+			code := 0
+			if err != nil {
+				code = exitCode(err)
+			}
+			if code != x.status || !want.MatchString(out) {
+				return fmt.Sprintf("exit code %d, want %d; answer wants %q: %v\n%s", code, x.status, x.want, err, out)
+			}
+			return ""
+		})
+	}
+
+	// In a container it does not see the devices: this is the host's answer.
+	if out := command(t, "btrfs", "filesystem", "usage", c.disk.root+names.TimingDir); !strings.Contains(out, "Free (estimated):") {
+		t.Errorf("btrfs filesystem usage:\n%s", out)
+	}
+
+	// What answers where.
+	c.eventually("gb-web", func() string { return wants(c, names.WebPort, "/healthz", "ok") })
+	c.eventually("noVNC", func() string { return wants(c, names.NoVNCPort, "/vnc.html", "noVNC") })
+	c.eventually("Prometheus", func() string { return wants(c, names.PrometheusPort, "/api/v1/rules", `"name":"SnapshotsLag"`) })
+	c.eventually("what Prometheus has scraped", func() string {
+		return wants(c, names.PrometheusPort, "/api/v1/query?query=ghostbridge_log_verified", `"value":[`)
+	})
+	// And nothing of it on another address.
+	for _, port := range []int{names.WebPort, names.NoVNCPort, names.PrometheusPort} {
+		if out := c.run("ss", "-Hltn", "sport", "=", fmt.Sprintf(":%d", port)); !strings.Contains(out, "127.0.0.1:") || strings.Contains(out, "0.0.0.0:"+fmt.Sprint(port)) || strings.Contains(out, "*:"+fmt.Sprint(port)) {
+			t.Errorf("port %d: %s", port, out)
+		}
+	}
+
+	// The success factors, but for the two that a container can't have.
+	c.eventually("opdbus doctor", func() string {
+		out, _ := c.try("opdbus", "doctor", "--json")
+		var bad []string
+		for line := range strings.Lines(out) {
+			if !strings.Contains(line, `"state":"ok"`) && !strings.Contains(line, `"boot loader"`) && !strings.Contains(line, `"declarative"`) {
+				bad = append(bad, line)
+			}
+		}
+		if out == "" || len(bad) > 0 {
+			return strings.Join(bad, "") + out
+		}
+		return ""
+	})
+
+	// What follows counts what our units use, and fills the disk.
+	c.run("systemctl", "disable", "--now", "novnc", "prometheus")
+	c.run("systemctl", "stop", "blockchain-ovs.service", "ovs-bridge-watch.service", "ovs-bridge-setup.service")
+	c.run("systemctl", "disable", "--now", "openvswitch-switch")
+	for _, f := range []string{names.OVSConfig, names.OVSStateDir} {
+		if err := os.RemoveAll(c.path(f)); err != nil {
+			t.Error(err)
+		}
+	}
+	c.healthy()
+}
+
+func wants(c *container, port int, path, text string) string {
+	status, body := c.get(port, path)
+	if !strings.Contains(status, " 200 ") || !strings.Contains(body, text) {
+		return fmt.Sprintf("%s: %s, %.300s", path, status, body)
+	}
+	return ""
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}
