@@ -245,7 +245,7 @@ func TestPaths(t *testing.T) {
 		for _, v := range u["Service"]["Environment"] {
 			key, value, _ := strings.Cut(v, "=")
 			want, ok := map[string]string{
-				"GB_LOG": names.LogDir, "GB_CURSOR": names.CursorFile,
+				"GB_LOG": names.LogDir, "GB_CURSOR": names.CursorFile, "GB_WEB_URL": fmt.Sprintf("http://127.0.0.1:%d", names.WebPort),
 				"QDRANT__SERVICE__HOST": "127.0.0.1", "QDRANT__SERVICE__HTTP_PORT": fmt.Sprint(names.QdrantHTTPPort), "QDRANT__SERVICE__GRPC_PORT": fmt.Sprint(names.QdrantGRPCPort),
 			}[key]
 			if value != want && (ok || strings.HasPrefix(key, "GB_")) {
