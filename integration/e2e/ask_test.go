@@ -153,7 +153,7 @@ func startWriter(t *testing.T, c *container) *writer {
 			client, err = record.Dial(t.Context(), socket, record.Hello{})
 		}
 		if err == nil {
-			line := fmt.Sprintf(`{"source":"demo","type":"e2e.note","message":"eventmarker %s number %d"}`, w.run, n)
+			line := fmt.Sprintf(`{"source":"demo","type":"e2e.note","message":"eventmarker %s number %d page %d"}`, w.run, n, n/page)
 			err = client.Append([][]byte{[]byte(line)}, nil)
 			if err != nil {
 				client.Close()
@@ -167,7 +167,7 @@ func startWriter(t *testing.T, c *container) *writer {
 		}
 	})
 	every(time.Second, func(n int) {
-		cmd := exec.Command("nsenter", "--target", init, "--mount", "--pid", "--", "logger", "--tag", "e2e", fmt.Sprintf("journalmarker %s number %d", w.run, n))
+		cmd := exec.Command("nsenter", "--target", init, "--mount", "--pid", "--", "logger", "--tag", "e2e", fmt.Sprintf("journalmarker %s number %d page %d", w.run, n, n/page))
 		if cmd.Run() == nil {
 			w.mu.Lock()
 			w.sent[n] = time.Now()
@@ -248,6 +248,10 @@ func missing(want map[int]time.Time, have map[int]int) (n int) {
 	return n
 }
 
+// page is how many events a writer writes before it turns the page: fewer than
+// an answer looks at where a question holds a value (search.MaxHolding).
+const page = 200
+
 // A watch asks the search for the events of a writer. All of a source are of
 // one template, so that a hit's count says how many of them can be found.
 type watch struct {
@@ -269,17 +273,23 @@ func startWatch(t *testing.T, c *container, run string) *watch {
 			case <-time.After(50 * time.Millisecond):
 			}
 			for word := range w.seen {
-				hits, _, err := search.AskSocket(t.Context(), socket, search.Request{Question: fmt.Sprintf("%q", word+" "+run), Limit: 100})
-				if err != nil {
-					w.err = errors.Join(w.err, err)
-				}
-				found := int64(0)
-				for _, h := range hits {
-					if strings.HasPrefix(h.Message, word+" "+run+" number ") {
-						found += h.Count // more than one if the hour has changed
+				found := 0 // on whole pages, which are not asked for again, and on this one
+				for p := len(w.seen[word]) / page; found%page == 0; p++ {
+					hits, _, err := search.AskSocket(t.Context(), socket, search.Request{Question: fmt.Sprintf("%q %q", word+" "+run, fmt.Sprintf("page %d", p)), Limit: 100})
+					if err != nil {
+						w.err = errors.Join(w.err, err)
+					}
+					found = p * page
+					for _, h := range hits {
+						if strings.HasPrefix(h.Message, word+" "+run+" number ") {
+							found += int(h.Count) // more than one if the hour has changed
+						}
+					}
+					if found == p*page {
+						break
 					}
 				}
-				for int64(len(w.seen[word])) < found {
+				for len(w.seen[word]) < found {
 					w.seen[word] = append(w.seen[word], time.Now())
 				}
 			}
