@@ -153,17 +153,10 @@ type AgentAnswer struct {
 	OK        bool            `json:"ok"`
 	Signature string          `json:"signature,omitempty"`
 	Results   json.RawMessage `json:"results,omitempty"`
-	Error     *AgentError     `json:"error,omitempty"`
+	Error     *ForwardedError `json:"error,omitempty"`
 	ID        string          `json:"id,omitempty"`       // of intent and outcome, if it was a change
 	Decision  *Decision       `json:"decision,omitempty"` // of the policy, if it was asked
 	Approval  *Approval       `json:"approval,omitempty"` // that is needed
-}
-
-// An AgentError is an error of the call that an agent has made.
-type AgentError struct {
-	Name    string `json:"name"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
 }
 
 // scopeOf is what an agent needs for one of our methods. What Bus.Call needs
@@ -224,7 +217,7 @@ func (d *Daemon) agentCall(ctx context.Context, caller Principal, in bus.Incomin
 		answer.Results, err = body.JSON()
 	}
 	if err != nil {
-		answer.OK, answer.Error = false, agentError(err)
+		answer.OK, answer.Error = false, forwardedError(err)
 		var denied *DeniedError
 		if errors.As(err, &denied) {
 			answer.Approval, answer.Decision = denied.Approval, &denied.Decision
@@ -232,23 +225,6 @@ func (d *Daemon) agentCall(ctx context.Context, caller Principal, in bus.Incomin
 	}
 	text, err := json.Marshal(answer)
 	return []any{string(text)}, err
-}
-
-func agentError(err error) *AgentError {
-	e := &AgentError{Name: "org.freedesktop.DBus.Error.Failed", Message: Clean(err.Error())}
-	var named interface{ DBusName() string }
-	var answered *bus.Error
-	switch {
-	case errors.As(err, &named):
-		e.Name = named.DBusName()
-	case errors.As(err, &answered):
-		e.Name, e.Message = answered.Name, Clean(answered.Message)
-	}
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		e.Hint = hinted.Hint()
-	}
-	return e
 }
 
 // lacking records that an agent's token lacks a scope, and returns that as an

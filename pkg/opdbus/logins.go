@@ -139,32 +139,8 @@ type LoginAnswer struct {
 	OK        bool            `json:"ok"`
 	Signature string          `json:"signature,omitempty"`
 	Results   json.RawMessage `json:"results,omitempty"`
-	Error     *LoginError     `json:"error,omitempty"`
+	Error     *ForwardedError `json:"error,omitempty"`
 	Approval  *Approval       `json:"approval,omitempty"` // that is needed
-}
-
-// A LoginError is an error of the call that a login has made.
-type LoginError struct {
-	Name    string `json:"name"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
-}
-
-func loginError(err error) *LoginError {
-	e := &LoginError{Name: "org.freedesktop.DBus.Error.Failed", Message: Clean(err.Error())}
-	var named interface{ DBusName() string }
-	var answered *bus.Error
-	switch {
-	case errors.As(err, &named):
-		e.Name = named.DBusName()
-	case errors.As(err, &answered):
-		e.Name, e.Message = answered.Name, Clean(answered.Message)
-	}
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		e.Hint = Clean(hinted.Hint())
-	}
-	return e
 }
 
 // loginCall answers Logins.Call.
@@ -181,7 +157,7 @@ func (d *Daemon) loginCall(ctx context.Context, caller Principal, in bus.Incomin
 		answer.Results, err = body.JSON()
 	}
 	if err != nil {
-		answer.OK, answer.Error = false, loginError(err)
+		answer.OK, answer.Error = false, forwardedError(err)
 		var denied *DeniedError
 		if errors.As(err, &denied) && denied.Approval != nil {
 			shown := denied.Approval.shownTo(p)
