@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -460,9 +461,8 @@ func (v *view) summarise(id index.ID, p *passing, blocks map[int64][]stored) ([]
 		o := v.m.origin(k.origin)
 		h := hosts[o.host]
 		if h == nil {
-			h = &summing{s: index.Summary{Template: id, Host: o.host, Source: o.source, Type: o.typ, Severity: o.severity}, first: r.first, last: r.last}
+			h = &summing{s: index.Summary{Template: id, Host: o.host, Source: o.source, Type: o.typ, Severity: o.severity}, first: math.MaxInt64, last: math.MinInt64}
 			hosts[o.host] = h
-			h.first, h.last = 1<<62, -1<<62
 		}
 		h.s.Severity = min(h.s.Severity, o.severity)
 		if v.whole(&p.f, r) {
