@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
@@ -34,7 +31,9 @@ With - it reads calls, one JSON object a line, over one connection:
    {"name":N,"path":P,"interface":I,"member":M,"args":[...],"signature":"optional"}
 
 and answers each with a line {"ok":true,"signature":"s","out":[...]} or
-{"ok":false,"error":"...","name":"..."}.
+{"ok":false,"error":"...","name":"..."}, in the order of the calls. Up to 32 calls
+that are on the read list are under way at once; one that is not waits for the end
+of all before it, and those behind it wait for its end.
 
 Examples:
 
@@ -227,115 +226,4 @@ func runSet(c *cli.Context) error {
 		return doCall(ctx, c, conn, bus.Call{Name: args[0], Path: args[1], Interface: "org.freedesktop.DBus.Properties", Member: "Set", Interactive: c.Bool("interactive"),
 			Args: bus.NewBody("ssv", iface, property, dbusjson.Variant{Type: t, Value: values[0]})})
 	})
-}
-
-// A callLine is what call - reads.
-type callLine struct {
-	Name      string          `json:"name"`
-	Path      string          `json:"path"`
-	Interface string          `json:"interface"`
-	Member    string          `json:"member"`
-	Args      json.RawMessage `json:"args"`
-	Signature *string         `json:"signature"`
-}
-
-const maxCallLine = 64 << 20
-
-// runCalls is the persistent mode.
-func runCalls(c *cli.Context) error {
-	conn, err := bus.Connect(c.Context, c.String("bus"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	gate, self, closeGate, err := openGate(c)
-	if err != nil {
-		return err
-	}
-	defer closeGate()
-	w := bufio.NewWriter(c.App.Writer)
-	r := bufio.NewReaderSize(c.App.Reader, 64<<10)
-	for {
-		line, err := readLine(r, maxCallLine)
-		if err == io.EOF {
-			return w.Flush()
-		}
-		if err != nil {
-			return errors.Join(err, w.Flush())
-		}
-		if len(strings.TrimSpace(string(line))) == 0 {
-			continue
-		}
-		answer, err := oneCall(c, conn, gate, self, line)
-		if errors.Is(err, bus.ErrClosed) || c.Context.Err() != nil {
-			return errors.Join(err, w.Flush())
-		}
-		if err != nil {
-			answer = map[string]any{"ok": false, "error": err.Error()}
-			var named *bus.Error
-			if errors.As(err, &named) {
-				answer["name"] = named.Name
-			}
-		}
-		if err := cli.PrintJSON(w, answer); err != nil {
-			return err
-		}
-		// Who waits for an answer before the next call gets it.
-		if r.Buffered() == 0 {
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func readLine(r *bufio.Reader, limit int) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case err == nil:
-			return line, nil
-		case len(line) > limit:
-			return nil, fmt.Errorf("a line of more than %d bytes", limit)
-		case errors.Is(err, bufio.ErrBufferFull):
-		case err == io.EOF && len(line) > 0:
-			return line, nil
-		default:
-			return nil, err
-		}
-	}
-}
-
-func oneCall(c *cli.Context, conn *bus.Conn, gate *opdbus.Gate, self opdbus.Principal, line []byte) (map[string]any, error) {
-	var l callLine
-	dec := json.NewDecoder(strings.NewReader(string(line)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&l); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(c.Context, max(c.Duration("timeout"), time.Millisecond))
-	defer cancel()
-	types, err := methodTypes(ctx, conn, l.Name, l.Path, l.Interface, l.Member, l.Signature)
-	if err != nil {
-		return nil, err
-	}
-	if l.Args == nil {
-		l.Args = json.RawMessage("[]")
-	}
-	values, err := dbusjson.UnmarshalArgs(l.Args, types)
-	if err != nil {
-		return nil, err
-	}
-	call := bus.Call{Name: l.Name, Path: l.Path, Interface: l.Interface, Member: l.Member, Args: bus.Body{Types: types, Values: values}}
-	answer, _, err := gate.Call(ctx, conn, self, call, opdbus.Options{})
-	if err != nil {
-		return nil, err
-	}
-	text, err := answer.JSON()
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{"ok": true, "signature": answer.Signature(), "out": json.RawMessage(text)}, nil
 }

@@ -57,7 +57,7 @@ var calls = []comparison{
 		},
 	},
 	{
-		name: "call/persistent", title: "calls one after the other: a busctl each, and opdbus call - over one connection",
+		name: "call/persistent", title: "calls of one program: a busctl each; opdbus call - over one connection, each call written when the one before is answered; the same, written without waiting",
 		metrics: []metric{{"rate", "calls/s", "≥ 50 times busctl"}},
 		setup:   persistentContenders,
 	},
@@ -249,32 +249,65 @@ func persistentContenders(ctx context.Context, e *env) ([]contender, error) {
 			return sample{"rate": float64(n) / time.Since(start).Seconds()}, nil
 		}
 	}
-	return []contender{peer, {name: "opdbus call -", run: func(ctx context.Context) (sample, error) {
-		cmd := exec.CommandContext(ctx, e.tool("opdbus"), "call", "--bus", address, "-")
-		cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+address)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			return nil, err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return nil, err
-		}
-		if err := cmd.Start(); err != nil {
-			return nil, err
-		}
-		answers := bufio.NewReader(out)
-		n, start := 0, time.Now()
-		for ; time.Since(start) < callFor; n++ {
-			if _, err := io.WriteString(in, `{"name":"org.freedesktop.DBus","path":"/org/freedesktop/DBus","interface":"org.freedesktop.DBus","member":"GetId","signature":""}`+"\n"); err != nil {
-				return nil, err
+	return []contender{peer,
+		{name: "opdbus call -, waited for", run: func(ctx context.Context) (sample, error) { return persistent(ctx, e, address, true) }},
+		{name: "opdbus call -", run: func(ctx context.Context) (sample, error) { return persistent(ctx, e, address, false) }},
+	}, nil
+}
+
+// persistent writes calls to one opdbus call: each when the answer to the one
+// before has come, or as a program does that has a list of them.
+func persistent(ctx context.Context, e *env, address string, wait bool) (sample, error) {
+	cmd := exec.CommandContext(ctx, e.tool("opdbus"), "call", "--bus", address, "-")
+	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+address)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	const line = `{"name":"org.freedesktop.DBus","path":"/org/freedesktop/DBus","interface":"org.freedesktop.DBus","member":"GetId","signature":""}` + "\n"
+	answered := make(chan struct{}, 1)
+	written := make(chan error, 1)
+	start := time.Now()
+	go func() {
+		defer in.Close()
+		w := bufio.NewWriter(in)
+		for ctx.Err() == nil && time.Since(start) < callFor {
+			if _, err := w.WriteString(line); err != nil {
+				written <- err
+				return
 			}
-			if line, err := answers.ReadString('\n'); err != nil || !strings.Contains(line, `"ok":true`) {
-				return nil, fmt.Errorf("%q: %w", line, err)
+			if wait {
+				if err := w.Flush(); err != nil {
+					written <- err
+					return
+				}
+				<-answered
 			}
 		}
-		elapsed := time.Since(start)
-		in.Close()
-		return sample{"rate": float64(n) / elapsed.Seconds()}, cmd.Wait()
-	}}}, nil
+		written <- w.Flush()
+	}()
+	answers := bufio.NewReader(out)
+	n := 0
+	for {
+		answer, err := answers.ReadString('\n')
+		if err == io.EOF {
+			break
+		}
+		if err != nil || !strings.Contains(answer, `"ok":true`) {
+			return nil, fmt.Errorf("%q: %w", answer, err)
+		}
+		n++
+		if wait {
+			answered <- struct{}{}
+		}
+	}
+	elapsed := time.Since(start)
+	return sample{"rate": float64(n) / elapsed.Seconds()}, errors.Join(<-written, cmd.Wait())
 }

@@ -19,7 +19,7 @@ const (
 // Introspect returns what the object says of itself. It is asked once for each
 // owner of the name.
 func (c *Conn) Introspect(ctx context.Context, name, path string, start bool) (*dbusjson.Node, error) {
-	owner, err := c.Owner(ctx, name, start)
+	owner, err := c.KnownOwner(ctx, name, start)
 	if err != nil {
 		return nil, err
 	}

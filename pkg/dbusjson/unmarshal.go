@@ -70,7 +70,7 @@ func checkText(data []byte) error {
 		}
 		return errors.New("not JSON")
 	}
-	for i := 0; i < len(data); i++ {
+	for i := bytes.IndexByte(data, '\\'); i >= 0 && i < len(data); i++ {
 		if data[i] != '\\' {
 			continue
 		}
@@ -101,13 +101,50 @@ func hex4(b []byte) uint64 {
 	return n
 }
 
-// array returns the elements of a JSON array.
+// array returns the elements of a JSON array, which checkText has looked at:
+// only strings and brackets matter.
 func array(data []byte) ([]json.RawMessage, error) {
-	var items []json.RawMessage
 	if first(data) != '[' {
 		return nil, fmt.Errorf("want an array, have %s", kind(data))
 	}
-	return items, json.Unmarshal(data, &items)
+	data = bytes.TrimSpace(data)
+	data = data[1 : len(data)-1]
+	if first(data) == 0 {
+		return nil, nil
+	}
+	var items []json.RawMessage
+	depth, start := 0, 0
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '"':
+			for i++; data[i] != '"'; i++ {
+				if data[i] == '\\' {
+					i++
+				}
+			}
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		case ',':
+			if depth == 0 {
+				items = append(items, bytes.TrimSpace(data[start:i]))
+				start = i + 1
+			}
+		}
+	}
+	return append(items, bytes.TrimSpace(data[start:])), nil
+}
+
+// unquote returns the string of a JSON text that is one, which checkText has
+// looked at.
+func unquote(data []byte) (s string, err error) {
+	data = bytes.TrimSpace(data)
+	if inner := data[1 : len(data)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner), nil
+	}
+	err = json.Unmarshal(data, &s)
+	return s, err
 }
 
 func first(data []byte) byte {
@@ -182,11 +219,11 @@ func value(data []byte, t *Type, depth int) (any, error) {
 	case 'd':
 		return float(data)
 	case 's', 'o', 'g':
-		var s string
 		if first(data) != '"' {
 			return nil, fmt.Errorf("want a string, have %s", kind(data))
 		}
-		if err := json.Unmarshal(data, &s); err != nil {
+		s, err := unquote(data)
+		if err != nil {
 			return nil, err
 		}
 		return asText(t.Code, s)
@@ -239,6 +276,15 @@ func asText(code byte, s string) (any, error) {
 	return s, checkString(s)
 }
 
+// wholeNumbers says how wide the types of whole numbers are, and what that means.
+var wholeNumbers = [256]struct {
+	bits int
+	name string
+}{
+	'y': {8, "0 to 255"}, 'n': {16, "-32768 to 32767"}, 'q': {16, "0 to 65535"}, 'i': {32, "-2147483648 to 2147483647"},
+	'u': {32, "0 to 4294967295"}, 'x': {64, "64 bits"}, 't': {64, "64 bits without a sign"},
+}
+
 func integer(data []byte, code byte) (any, error) {
 	s := string(bytes.Trim(data, " \t\r\n"))
 	if first(data) == '"' {
@@ -254,9 +300,7 @@ func integer(data []byte, code byte) (any, error) {
 	} else if c := first(data); c != '-' && (c < '0' || c > '9') {
 		return nil, fmt.Errorf("want a number, have %s", kind(data))
 	}
-	bits := map[byte]int{'y': 8, 'n': 16, 'q': 16, 'i': 32, 'u': 32, 'x': 64, 't': 64}[code]
-	name := map[byte]string{'y': "0 to 255", 'n': "-32768 to 32767", 'q': "0 to 65535", 'i': "-2147483648 to 2147483647",
-		'u': "0 to 4294967295", 'x': "64 bits", 't': "64 bits without a sign"}[code]
+	bits, name := wholeNumbers[code].bits, wholeNumbers[code].name
 	if code == 'n' || code == 'i' || code == 'x' {
 		n, err := strconv.ParseInt(s, 10, bits)
 		if err != nil {
