@@ -318,7 +318,7 @@ func newCrashLog(t testing.TB) (*crashLog, *disk) {
 	c.created = layout.Created{Format: layout.FormatVersion, Origin: origin, LogKey: keys[0].Verifier(), EpochKey: keys[1].Verifier(), RecoveryKey: keys[2].Verifier()}
 	d := &disk{files: make(map[string]*diskFile), keys: &diskFile{}}
 	ef := &epochFile{f: &diskHandle{d, epochKeyFile, d.keys}, name: layout.EpochKeyName(origin)}
-	if err := ef.begin(keys[1]); err != nil {
+	if err := ef.begin(&epochSlot{0, keys[1]}); err != nil {
 		t.Fatal(err)
 	}
 	l := newLog("L", d, &Keys{"K", c.logKey, ef, diskLast{d}}, c.opts)

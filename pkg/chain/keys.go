@@ -249,11 +249,16 @@ func createEpochFile(path string, first *merkle.Signer, seal *sealer) (*epochFil
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	return newEpochFile(path, first.Verifier().Name(), seal, &epochSlot{0, first})
+}
+
+// newEpochFile makes the file with a key in its first slot, or with none.
+func newEpochFile(path, name string, seal *sealer, first *epochSlot) (*epochFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	e := &epochFile{f: fileAppender{f}, name: first.Verifier().Name(), seal: seal}
+	e := &epochFile{f: fileAppender{f}, name: name, seal: seal}
 	// NOCOW must be set while the file is empty; other file systems refuse it
 	// and need it not.
 	if flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
@@ -272,15 +277,21 @@ func createEpochFile(path string, first *merkle.Signer, seal *sealer) (*epochFil
 }
 
 // begin writes both slots of an empty file.
-func (e *epochFile) begin(first *merkle.Signer) error {
+func (e *epochFile) begin(first *epochSlot) error {
 	if err := e.write(1, nil); err != nil {
 		return err
 	}
-	return e.write(0, &epochSlot{0, first})
+	return e.write(0, first)
 }
 
+// openEpochFile opens the file. One that is gone is made anew without a key, so
+// that the recovery key's epoch has where to put its own; without its directory
+// that is an error.
 func openEpochFile(path, name string, seal *sealer) (*epochFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newEpochFile(path, name, seal, nil)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,7 @@ func FuzzSlotsNeverHideTheGoodOne(f *testing.F) {
 	f.Fuzz(func(t *testing.T, other []byte, cut int) {
 		d := &disk{files: make(map[string]*diskFile), keys: &diskFile{}}
 		e := &epochFile{f: &diskHandle{d, epochKeyFile, d.keys}, name: layout.EpochKeyName("o")}
-		if err := e.begin(key); err != nil {
+		if err := e.begin(&epochSlot{0, key}); err != nil {
 			t.Fatal(err)
 		}
 		slot := make([]byte, slotSize)
