@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/systemd"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 )
@@ -39,12 +40,23 @@ Example:
 }
 
 func cursorFlag() cli.Flag {
-	return &cli.StringFlag{Name: "cursor", EnvVars: []string{"GB_CURSOR"}, Usage: "the cursor `FILE` (default: the index's name and .cursor)"}
+	return &cli.StringFlag{Name: "cursor", EnvVars: []string{"GB_CURSOR"},
+		Usage: "the cursor `FILE` (default: the index's name and .cursor; of the system's index " + names.CursorFile + ")"}
 }
 
 func cursorPath(c *cli.Context, index string) string {
 	if path := c.String("cursor"); path != "" {
 		return path
+	}
+	return defaultCursor(index)
+}
+
+// defaultCursor is the cursor file of an index. That of the system's is where
+// the units have it: a rebuild by hand must not leave theirs behind, which
+// names a snapshot that the new index has not seen.
+func defaultCursor(index string) string {
+	if index == names.IndexFile || index == names.QdrantStateFile {
+		return names.CursorFile
 	}
 	return index + ".cursor"
 }

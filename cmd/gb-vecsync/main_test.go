@@ -22,6 +22,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/integration/script"
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
 	"github.com/ghostbridge/ghostbridge/pkg/index/qdrant/qdranttest"
+	"github.com/ghostbridge/ghostbridge/pkg/names"
 	"github.com/ghostbridge/ghostbridge/pkg/sendstream/streamtest"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync/vecsynctest"
 )
@@ -209,4 +210,16 @@ func lock(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer l.Unlock()
 	script.Code(ts, neg, append([]string{"75"}, args[1:]...))
+}
+
+func TestDefaultCursor(t *testing.T) {
+	for index, want := range map[string]string{
+		"I":                   "I.cursor",
+		names.IndexFile:       names.CursorFile,
+		names.QdrantStateFile: names.CursorFile,
+	} {
+		if got := defaultCursor(index); got != want {
+			t.Errorf("%s: %s, want %s", index, got, want)
+		}
+	}
 }
