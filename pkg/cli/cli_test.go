@@ -35,7 +35,7 @@ func demo(got *[]string) *App {
 			{Name: "fail", Action: func(c *Context) error { return fmt.Errorf("verify x: %w", codedError{}) }},
 			{Name: "plain", Action: func(c *Context) error { return errors.New("no") }},
 			{Name: "nothing", Action: func(c *Context) error { return Exit(ExitNothing) }},
-			{Name: "hold", Subcommands: []*Command{{
+			{Name: "hold", Description: "A hold keeps something.", Subcommands: []*Command{{
 				Name:   "add",
 				Flags:  []Flag{&StringFlag{Name: "reason"}},
 				Action: func(c *Context) error { *got = append(c.Args().Slice(), c.String("reason")); return nil },
@@ -125,6 +125,10 @@ func TestCompletionAndMan(t *testing.T) {
 	page, err := Man(demo(&got))
 	if err != nil || !strings.Contains(page, ".TH DEMO 1") {
 		t.Errorf("man page %q, %v", page, err)
+	}
+	// A command with others under it is described too.
+	if !strings.Contains(page, ".SS \"demo hold\"\n") || !strings.Contains(page, "A hold keeps something.") || !strings.Contains(page, ".SS \"demo hold add\"\n") {
+		t.Errorf("man page %q", page)
 	}
 }
 

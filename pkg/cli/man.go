@@ -46,10 +46,13 @@ func manCommand(b *strings.Builder, path string, cmd *Command, env map[string]st
 		return
 	}
 	path += " " + cmd.Name
-	if len(cmd.Subcommands) > 0 {
+	// A command that has others under it may be one itself.
+	defer func() {
 		for _, sub := range cmd.Subcommands {
 			manCommand(b, path, sub, env)
 		}
+	}()
+	if len(cmd.Subcommands) > 0 && cmd.Description == "" {
 		return
 	}
 	args := ""
