@@ -5,7 +5,7 @@
 #   make check              formatting, vet, staticcheck, layering, man pages
 #   make bench              side by side with what a user would take instead
 #   make torture            the long forms of the tests
-#   make screenshots        the README's pictures of gb-web
+#   make screenshots        the README's pictures: of gb-web, and of a terminal
 #   make e2e                a container boots with the Debian package in it (long form)
 #   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
@@ -109,9 +109,10 @@ node-deps:
 	  fi; \
 	done
 
-# The README's pictures of gb-web.
+# The README's pictures: a session of the tools, and gb-web.
 screenshots: test-deps build
 	@mkdir -p docs/screenshots
+	$(GO) run ./integration/terminal docs/terminal.md terminal > docs/screenshots/terminal.svg
 	GB_BIN=$(CURDIR)/bin GB_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 ./integration/web -run TestBrowser
 	@if command -v pngquant >/dev/null; then pngquant --force --ext .png --quality 70-95 docs/screenshots/*.png; else echo "hint: with pngquant they are a third of the size"; fi
 

@@ -7,6 +7,7 @@ package docs
 
 import (
 	"fmt"
+	"html"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -263,4 +264,42 @@ func manual(t *testing.T, tool, command string) string {
 		}
 	}
 	return text.String()
+}
+
+// The picture of a terminal is of the session that the document has now.
+func TestPictureOfATerminal(t *testing.T) {
+	picture, err := os.ReadFile(root + "/docs/screenshots/terminal.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := document.Block{File: "terminal.svg", Info: "console"}
+	for _, m := range regexp.MustCompile(`<text [^>]*class="([a-z ]+)"[^>]*>([^<]*)</text>`).FindAllStringSubmatch(string(picture), -1) {
+		text := html.UnescapeString(m[2])
+		if strings.HasSuffix(m[1], " more") {
+			b.Rows[len(b.Rows)-1] += text
+		} else {
+			b.Rows = append(b.Rows, text)
+		}
+	}
+	shown, err := b.Commands()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blocks(t, root+"/docs/terminal.md") {
+		commands, err := b.Commands()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(shown) != len(commands) {
+			t.Fatalf("the picture has %d commands, the document %d: make screenshots", len(shown), len(commands))
+		}
+		for i, c := range commands {
+			if shown[i].Text != c.Text {
+				t.Errorf("the picture has\n%s\nthe document\n%s\nmake screenshots makes it anew", shown[i].Text, c.Text)
+			}
+			if err := document.Matches(shown[i].Output, c.Output); err != nil {
+				t.Errorf("$ %s: %v", c.Text, err)
+			}
+		}
+	}
 }

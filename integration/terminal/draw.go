@@ -19,18 +19,26 @@ const (
 	margin     = 16
 )
 
-// draw writes rows as an SVG. A row that is too long goes on in the next line,
-// as in a terminal of so many columns.
+// draw writes rows as an SVG: a text element for each line, of the class t if it
+// was typed, p if it was printed. A row that is too long goes on in the next
+// line, of the class more too, as in a terminal of so many columns.
 func draw(w io.Writer, rows []row) error {
-	var lines []row
+	type line struct {
+		text, class string
+	}
+	var lines []line
 	for _, r := range rows {
+		class := "p"
+		if r.typed {
+			class = "t"
+		}
 		for rest := r.text; ; {
 			head, tail := cut(rest, columns)
-			lines = append(lines, row{text: head, typed: r.typed})
+			lines = append(lines, line{head, class})
 			if tail == "" {
 				break
 			}
-			rest = tail
+			rest, class = tail, class[:1]+" more"
 		}
 	}
 	width, height := columns*letter+2*margin, len(lines)*lineHeight+2*margin
@@ -46,11 +54,7 @@ text { font: %dpx ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; 
 <rect x="0.5" y="0.5" width="%.0f" height="%d" rx="6"/>
 `, width, height, width, height, fontSize, width-1, height-1)
 	for i, l := range lines {
-		class := ""
-		if l.typed {
-			class = ` class="t"`
-		}
-		fmt.Fprintf(&b, `<text x="%d" y="%d"%s xml:space="preserve">`, margin, margin+(i+1)*lineHeight-5, class)
+		fmt.Fprintf(&b, `<text x="%d" y="%d" class="%s" xml:space="preserve">`, margin, margin+(i+1)*lineHeight-5, l.class)
 		if err := xml.EscapeText(&b, []byte(l.text)); err != nil {
 			return err
 		}
