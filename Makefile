@@ -6,6 +6,7 @@
 #   make bench              side by side with what a user would take instead
 #   make torture            the long forms of the tests
 #   make screenshots        the README's pictures: of gb-web, and of a terminal
+#   make fresh-test         run and test, as a stranger types them, in a bare Debian
 #   make e2e                a container boots with the Debian package in it (long form)
 #   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
@@ -40,7 +41,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
 # Only some distributions have these; the tests that use them are left out else.
 OPTIONAL_PACKAGES := dfuzzer
 
-.PHONY: all build node-deps test check quickcheck screenshots bench bench-search e2e torture race fuzz run install deb deps test-deps man units vectors clean fmt
+.PHONY: all build node-deps test check quickcheck screenshots bench bench-search e2e fresh-test torture race fuzz run install deb deps test-deps test-packages man units vectors clean fmt
 
 all: build
 
@@ -64,10 +65,10 @@ bin/run:
 # deps installs the packages that are missing, where apt-get can, and names
 # them where it can't; test-deps also those of the tests. Both say nothing when
 # all are there.
-test-deps: WANTED := $(PACKAGES) $(TEST_PACKAGES)
-test-deps: OPTIONAL = $(OPTIONAL_PACKAGES)
+test-packages: WANTED := $(PACKAGES) $(TEST_PACKAGES)
+test-packages: OPTIONAL = $(OPTIONAL_PACKAGES)
 deps: WANTED := $(PACKAGES)
-deps test-deps:
+deps test-packages:
 	@missing=; \
 	if command -v dpkg-query >/dev/null; then \
 	  for p in $(WANTED); do \
@@ -94,7 +95,7 @@ deps test-deps:
 # The package-lock.json of each has their hashes.
 NODE_DIRS := integration/mcp/testdata/node integration/web/browser
 test-deps: node-deps
-node-deps:
+node-deps: test-packages
 	@if ! command -v npm >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  echo "installing: npm"; \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends npm >/dev/null; \
@@ -153,6 +154,11 @@ fuzz:
 # hour; GB_E2E_FROM names the commit whose package is upgraded.
 e2e: test-deps build
 	GB_REQUIRE=all GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -timeout 1h ./integration/e2e
+
+# In a tree with nothing but git, make, gcc and Go; what can't run there is
+# skipped and named. It takes about half an hour.
+fresh-test: test-packages
+	$(GO) run ./integration/fresh
 
 torture: test-deps build bin/run
 	GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 12h ./...

@@ -3,17 +3,14 @@
 package e2e
 
 import (
-	"crypto/sha256"
-	"fmt"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/ghostbridge/ghostbridge/integration/debtree"
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/integration/tools"
 )
@@ -25,94 +22,20 @@ var treePackages = []string{"btrfs-progs", "dbus", "iproute2", "novnc", "openvsw
 	"systemd-sysv", "tzdata", "websockify"}
 
 // tree returns a tar archive of a Debian like this host's, without our
-// package. It is made once, by mmdebstrap from where this host gets its
-// packages, and kept below .cache by the list of packages.
+// package, kept below .cache.
 func tree(t *testing.T) string {
 	t.Helper()
-	tool := require.Tool(t, "mmdebstrap")
-	release := osRelease(t)
-	if release["ID"] != "debian" {
-		require.Skip(t, "needs a Debian host, to make a tree from its package sources")
-	}
-	suite := release["VERSION_CODENAME"]
-	sources := packageSources(t, suite)
-	dir := filepath.Join(repository, ".cache", "e2e")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	key := sha256.Sum256([]byte(suite + " " + strings.Join(treePackages, " ")))
-	tar, err := filepath.Abs(filepath.Join(dir, fmt.Sprintf("debian-%s-%x.tar", suite, key[:6])))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// One makes it, others wait.
-	lock, err := os.Create(tar + ".lock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(tar); err == nil {
-		return tar
-	}
 	begin := time.Now()
-	args := []string{
-		"--mode=root", "--variant=minbase", "--format=tar",
-		`--aptopt=Acquire::Languages "none"`, `--aptopt=APT::Install-Recommends "false"`,
-		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-		"--include=" + strings.Join(treePackages, ","), suite, tar + ".new",
+	tar, err := debtree.Tar(filepath.Join(repository, ".cache", "e2e"), debtree.Options{Packages: treePackages, NoDocs: true})
+	var lack *debtree.Lack
+	if errors.As(err, &lack) {
+		require.Skip(t, lack.Error())
 	}
-	if out, err := exec.Command(tool, append(args, sources...)...).CombinedOutput(); err != nil {
-		os.Remove(tar + ".new")
-		t.Fatalf("mmdebstrap: %v\n%s", err, out)
-	}
-	if err := os.Rename(tar+".new", tar); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("made %s in %s", tar, time.Since(begin).Round(time.Second))
+	t.Logf("%s, in %s", tar, time.Since(begin).Round(time.Second))
 	return tar
-}
-
-func osRelease(t *testing.T) map[string]string {
-	t.Helper()
-	data, err := os.ReadFile("/etc/os-release")
-	if err != nil {
-		require.Skip(t, "needs /etc/os-release: "+err.Error())
-	}
-	fields := make(map[string]string)
-	for line := range strings.Lines(string(data)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		fields[key] = strings.Trim(value, `"`)
-	}
-	return fields
-}
-
-// packageSources returns the host's files of package sources that are for the
-// suite; those of others' packages are none of ours.
-func packageSources(t *testing.T, suite string) []string {
-	t.Helper()
-	var files []string
-	for _, pattern := range []string{"/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range found {
-			data, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if slices.Contains(strings.Fields(string(data)), suite) {
-				files = append(files, f)
-			}
-		}
-	}
-	if len(files) == 0 {
-		require.Skip(t, "needs apt sources for "+suite)
-	}
-	return files
 }
 
 // debPackage builds the Debian package of a source tree from the binaries in
