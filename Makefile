@@ -37,7 +37,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
                  systemd-container dbus dnsmasq-base \
                  dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi \
-                 chromium fonts-dejavu-core
+                 chromium fonts-dejavu-core bash-completion zsh fish man-db groff-base mandoc
 # Only some distributions have these; the tests that use them are left out else.
 OPTIONAL_PACKAGES := dfuzzer
 

@@ -3,6 +3,8 @@ package main
 
 import (
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/event"
+	"github.com/ghostbridge/ghostbridge/pkg/intake"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
@@ -27,5 +29,6 @@ failed, 75 temporary, try again.`,
 			initCommand(), appendCommand(), serveCommand(), queryCommand(), verifyCommand(),
 			statusCommand(), proveCommand(), checkCommand(), checkpointCommand(), keyCommand(), exportCommand(), rotateKeyCommand(), pruneCommand(), witnessCommand(),
 		},
+		Values: map[string][]string{"FORMAT": append([]string{"event"}, intake.Formats()...), "SEVERITY": event.SeverityNames()},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"net"
 
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 )
@@ -48,6 +49,15 @@ Example:
 
    gb-ovs-setup render networkd ovsbr1 > /etc/systemd/network/20-ovsbr1.network`,
 			Flags: []cli.Flag{configFlag()},
+			BashComplete: func(c *cli.Context) {
+				links, err := net.Interfaces()
+				if err != nil || c.Args().Present() {
+					return
+				}
+				for _, l := range links {
+					cli.Offer(c, l.Name, l.HardwareAddr.String())
+				}
+			},
 			Action: func(c *cli.Context) error {
 				if c.Args().Len() != 1 {
 					return cli.Usagef("render networkd takes the name of one link")

@@ -22,7 +22,12 @@ name may hold several, and a snapshot may be held under several.
 Example:
 
    gb-snap hold add audit-2026 newest`,
-				Flags:  slices.Concat([]cli.Flag{snapshotsFlag()}, recordFlags()),
+				Flags: slices.Concat([]cli.Flag{snapshotsFlag()}, recordFlags()),
+				BashComplete: func(c *cli.Context) {
+					if c.Args().Len() == 1 {
+						completeSnapshots(c)
+					}
+				},
 				Action: runHoldAdd,
 			},
 			{
@@ -33,8 +38,9 @@ file whose receiver will not come back.
 Example:
 
    gb-snap hold rm audit-2026`,
-				Flags:  slices.Concat([]cli.Flag{snapshotsFlag()}, recordFlags()),
-				Action: runHoldRemove,
+				Flags:        slices.Concat([]cli.Flag{snapshotsFlag()}, recordFlags()),
+				BashComplete: completeHeld,
+				Action:       runHoldRemove,
 			},
 			{
 				Name: "ls", Usage: "print the holds",
@@ -47,6 +53,44 @@ Example:
 				Action: runHoldList,
 			},
 		},
+	}
+}
+
+// completeSnapshots completes the name of a snapshot.
+func completeSnapshots(c *cli.Context) {
+	s, err := openStore(c)
+	if err != nil {
+		return
+	}
+	list, err := s.List()
+	if err != nil || len(list) == 0 {
+		return
+	}
+	cli.Offer(c, "newest", "")
+	for _, sn := range slices.Backward(list) {
+		cli.Offer(c, sn.Name, sn.Time.Local().Format(time.DateTime))
+	}
+}
+
+// completeHeld completes the name of a hold, and of a snapshot that it holds.
+func completeHeld(c *cli.Context) {
+	s, err := openStore(c)
+	if err != nil {
+		return
+	}
+	holds, err := s.Holds()
+	if err != nil {
+		return
+	}
+	for _, h := range holds {
+		switch {
+		case !c.Args().Present():
+			cli.Offer(c, h.Name, fmt.Sprintf("%d snapshots", len(h.Snapshots)))
+		case c.Args().Len() == 1 && c.Args().First() == h.Name:
+			for _, held := range h.Snapshots {
+				cli.Offer(c, held.Name, "held since "+held.Since.Local().Format(time.DateTime))
+			}
+		}
 	}
 }
 

@@ -30,5 +30,6 @@ the receiver did not apply what was sent.`,
 		Commands: []*cli.Command{
 			takeCommand(), listCommand(), sendCommand(), pruneCommand(), holdCommand(), statusCommand(),
 		},
+		Values: map[string][]string{"SOURCE": {cli.Dirs}, "SUBVOLUME": {cli.Dirs}, "UUID": {"none\ta stream with everything in it"}},
 	}
 }

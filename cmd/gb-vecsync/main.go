@@ -3,6 +3,7 @@ package main
 
 import (
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
 
@@ -26,5 +27,6 @@ stream starts from another snapshot than the index stands at, 75 temporary.`,
 		Commands: []*cli.Command{
 			ingestCommand(), searchCommand(), statsCommand(), cursorCommand(), rebuildCommand(), dumpCommand(),
 		},
+		Values: map[string][]string{"SEVERITY": event.SeverityNames(), "VERSION": {"6.2"}},
 	}
 }

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
@@ -28,5 +29,6 @@ in the name of who has logged in, where the policy decides and the log records.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 75 temporary.`,
 		Commands: []*cli.Command{serveCommand(), loginCommand()},
+		Values:   map[string][]string{"ROLE": {"viewer", "operator", "approver"}, "BUS": {bus.System, bus.Session}},
 	}
 }

@@ -30,21 +30,24 @@ who answered, and when, is recorded in the log.`,
 			},
 			{
 				Name: "show", Usage: "show one, with all that would be done", ArgsUsage: "ID",
-				Description: "Example:\n\n   opdbus approvals show 0123456789abcdef",
-				Flags:       []cli.Flag{approvalsFlag()},
-				Action:      runApprovalsShow,
+				Description:  "Example:\n\n   opdbus approvals show 0123456789abcdef",
+				Flags:        []cli.Flag{approvalsFlag()},
+				BashComplete: completeApproval,
+				Action:       runApprovalsShow,
 			},
 			{
 				Name: "approve", Usage: "approve one", ArgsUsage: "ID",
-				Description: "Example:\n\n   opdbus approvals approve 0123456789abcdef",
-				Flags:       gateFlags(),
-				Action:      func(c *cli.Context) error { return answerApproval(c, true) },
+				Description:  "Example:\n\n   opdbus approvals approve 0123456789abcdef",
+				Flags:        gateFlags(),
+				BashComplete: completeApproval,
+				Action:       func(c *cli.Context) error { return answerApproval(c, true) },
 			},
 			{
 				Name: "deny", Usage: "deny one", ArgsUsage: "ID",
-				Description: "Example:\n\n   opdbus approvals deny 0123456789abcdef",
-				Flags:       gateFlags(),
-				Action:      func(c *cli.Context) error { return answerApproval(c, false) },
+				Description:  "Example:\n\n   opdbus approvals deny 0123456789abcdef",
+				Flags:        gateFlags(),
+				BashComplete: completeApproval,
+				Action:       func(c *cli.Context) error { return answerApproval(c, false) },
 			},
 		},
 	}
@@ -83,6 +86,17 @@ func runApprovalsShow(c *cli.Context) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(a)
+}
+
+// completeApproval completes the ID of an approval.
+func completeApproval(c *cli.Context) {
+	if c.Args().Present() {
+		return
+	}
+	list, _ := (&opdbus.Approvals{Dir: c.String("approvals")}).List()
+	for _, a := range list {
+		cli.Offer(c, a.ID, fmt.Sprintf("%s, by %s: %s", a.State, a.Principal.Actor(), a.Action))
+	}
 }
 
 func oneApproval(c *cli.Context) (*opdbus.Approval, error) {
@@ -140,7 +154,8 @@ Example:
 					&cli.StringFlag{Name: "bus", EnvVars: []string{"GB_BUS"}, Value: bus.System, Usage: "`BUS`: system, session or an address"},
 					&cli.StringFlag{Name: "kind", Value: opdbus.KindCall, Usage: "`KIND`: call, or set for a property"},
 					&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
-				Action: runPolicyExplain,
+				BashComplete: completeTarget(methodsOf),
+				Action:       runPolicyExplain,
 			},
 		},
 	}

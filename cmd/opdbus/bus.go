@@ -84,10 +84,10 @@ func userName(uid uint32) string {
 }
 
 // completeTarget completes NAME, PATH and INTERFACE.MEMBER; members says which
-// members of an interface.
-func completeTarget(members func(*dbusjson.Interface) []string) func(*cli.Context) {
+// members of an interface, nil for none. What each is stands behind a tab.
+func completeTarget(members func(*dbusjson.Interface) []member) func(*cli.Context) {
 	return func(c *cli.Context) {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(c.Context, 2*time.Second)
 		defer cancel()
 		conn, err := bus.Connect(ctx, c.String("bus"))
 		if err != nil {
@@ -101,7 +101,7 @@ func completeTarget(members func(*dbusjson.Interface) []string) func(*cli.Contex
 				return
 			}
 			for _, n := range list {
-				fmt.Fprintln(c.App.Writer, n.Name)
+				cli.Offer(c, n.Name, whoHas(&n))
 			}
 		case len(args) == 1:
 			objects, err := conn.Tree(ctx, args[0], "/", false)
@@ -110,7 +110,7 @@ func completeTarget(members func(*dbusjson.Interface) []string) func(*cli.Contex
 			}
 			for _, o := range objects {
 				if o.Node != nil && len(o.Node.Interfaces) > 0 {
-					fmt.Fprintln(c.App.Writer, o.Path)
+					cli.Offer(c, o.Path, ownInterfaces(o.Node))
 				}
 			}
 		case len(args) == 2 && members != nil:
@@ -120,23 +120,49 @@ func completeTarget(members func(*dbusjson.Interface) []string) func(*cli.Contex
 			}
 			for i := range node.Interfaces {
 				for _, m := range members(&node.Interfaces[i]) {
-					fmt.Fprintln(c.App.Writer, node.Interfaces[i].Name+"."+m)
+					cli.Offer(c, node.Interfaces[i].Name+"."+m.name, m.form)
 				}
 			}
 		}
 	}
 }
 
-func methodNames(i *dbusjson.Interface) (list []string) {
+func whoHas(n *bus.Name) string {
+	switch {
+	case n.Owner == "":
+		return "can be started"
+	case !n.HasUID:
+		return ""
+	case n.PID == 0:
+		return userName(n.UID)
+	}
+	return fmt.Sprintf("%s, pid %d", userName(n.UID), n.PID)
+}
+
+// ownInterfaces names what an object has beside what every object has.
+func ownInterfaces(n *dbusjson.Node) string {
+	var list []string
+	for i := range n.Interfaces {
+		if name := n.Interfaces[i].Name; !strings.HasPrefix(name, "org.freedesktop.DBus.") {
+			list = append(list, name)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// A member is offered with the form of its values.
+type member struct{ name, form string }
+
+func methodsOf(i *dbusjson.Interface) (list []member) {
 	for _, m := range i.Methods {
-		list = append(list, m.Name)
+		list = append(list, member{m.Name, "(" + m.InSignature() + ") -> (" + m.OutSignature() + ")"})
 	}
 	return list
 }
 
-func propertyNames(i *dbusjson.Interface) (list []string) {
+func propertiesOf(i *dbusjson.Interface) (list []member) {
 	for _, p := range i.Properties {
-		list = append(list, p.Name)
+		list = append(list, member{p.Name, p.Type + ", " + p.Access})
 	}
 	return list
 }
@@ -161,13 +187,17 @@ func lookup(ctx context.Context, conn *bus.Conn, name, path, iface string, start
 	return nil, cli.WithHint(err, "it has "+strings.Join(have, ", "))
 }
 
-func noMember(kind, name, path, iface, member string, have []string) error {
+func noMember(kind, name, path, iface, member string, have []member) error {
 	err := fmt.Errorf("%s %s: %s has no %s %s", name, path, iface, kind, member)
 	if len(have) == 0 {
 		return err
 	}
-	if len(have) > 12 {
-		have = append(have[:12:12], "...")
+	list := make([]string, 0, len(have))
+	for _, m := range have {
+		list = append(list, m.name)
 	}
-	return cli.WithHint(err, "it has "+strings.Join(have, ", "))
+	if len(list) > 12 {
+		list = append(list[:12], "...")
+	}
+	return cli.WithHint(err, "it has "+strings.Join(list, ", "))
 }

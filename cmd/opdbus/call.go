@@ -45,7 +45,7 @@ Examples:
 			&cli.BoolFlag{Name: "n", Aliases: []string{"dry-run"}, Usage: "say whether it would be allowed"},
 		),
 		Action:       runCall,
-		BashComplete: completeTarget(methodNames),
+		BashComplete: completeTarget(methodsOf),
 	}
 }
 
@@ -65,7 +65,7 @@ Example:
 			&cli.BoolFlag{Name: "n", Aliases: []string{"dry-run"}, Usage: "say whether it would be allowed"},
 		),
 		Action:       runSet,
-		BashComplete: completeTarget(propertyNames),
+		BashComplete: completeTarget(propertiesOf),
 	}
 }
 
@@ -106,7 +106,7 @@ func methodTypes(ctx context.Context, conn *bus.Conn, name, path, iface, member 
 	}
 	m := i.Method(member)
 	if m == nil {
-		return nil, noMember("method", name, path, iface, member, methodNames(i))
+		return nil, noMember("method", name, path, iface, member, methodsOf(i))
 	}
 	return dbusjson.ParseSignature(m.InSignature())
 }
@@ -208,7 +208,7 @@ func runSet(c *cli.Context) error {
 			}
 			p := i.Property(property)
 			if p == nil {
-				return noMember("property", args[0], args[1], iface, property, propertyNames(i))
+				return noMember("property", args[0], args[1], iface, property, propertiesOf(i))
 			}
 			if p.Access == "read" {
 				return fmt.Errorf("%s %s: %s is read-only", args[0], args[1], args[2])

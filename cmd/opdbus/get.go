@@ -24,7 +24,7 @@ Examples:
    opdbus get --json org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager`,
 		Flags:        busFlags(),
 		Action:       runGet,
-		BashComplete: completeTarget(propertyNames),
+		BashComplete: completeTarget(propertiesOf),
 	}
 }
 
@@ -64,7 +64,7 @@ func runGet(c *cli.Context) error {
 		}
 		if node != nil && node.Interface(iface) != nil {
 			if i := node.Interface(iface); i.Property(property) == nil {
-				return noMember("property", args[0], args[1], iface, property, propertyNames(i))
+				return noMember("property", args[0], args[1], iface, property, propertiesOf(i))
 			}
 		}
 		v, err := conn.Get(ctx, args[0], args[1], iface, property)

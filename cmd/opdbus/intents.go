@@ -38,9 +38,21 @@ Example:
 				Flags: append(gateFlags(),
 					&cli.StringFlag{Name: "found", Required: true, Usage: "`WHAT` was found out: " + strings.Join(opdbus.Found(), ", ")},
 					&cli.StringFlag{Name: "note", Usage: "`TEXT` for those who read the log"}),
-				Action: runIntentsResolve,
+				BashComplete: completeIntent,
+				Action:       runIntentsResolve,
 			},
 		},
+	}
+}
+
+// completeIntent completes the ID of an intent without outcome.
+func completeIntent(c *cli.Context) {
+	if c.Args().Present() {
+		return
+	}
+	list, _ := opdbus.Unresolved(c.Context, os.DirFS(c.String("log")), time.Time{}, time.Now())
+	for _, o := range list {
+		cli.Offer(c, o.ID, o.Message)
 	}
 }
 

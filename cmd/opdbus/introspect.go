@@ -121,7 +121,7 @@ Example:
    opdbus describe org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager.StartUnit`,
 		Flags:        append(busFlags(), startFlag()),
 		Action:       runDescribe,
-		BashComplete: completeTarget(methodNames),
+		BashComplete: completeTarget(methodsOf),
 	}
 }
 
@@ -141,7 +141,7 @@ func runDescribe(c *cli.Context) error {
 		}
 		m := i.Method(member)
 		if m == nil {
-			return noMember("method", args[0], args[1], iface, member, methodNames(i))
+			return noMember("method", args[0], args[1], iface, member, methodsOf(i))
 		}
 		in, err := dbusjson.ArgsSchema(args[2], m.Doc, m.In)
 		if err != nil {

@@ -2,8 +2,11 @@
 package main
 
 import (
+	"github.com/ghostbridge/ghostbridge/pkg/bus"
 	"github.com/ghostbridge/ghostbridge/pkg/cli"
+	"github.com/ghostbridge/ghostbridge/pkg/mcp"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/opdbus"
 )
 
 func main() { cli.Main(app()) }
@@ -28,6 +31,12 @@ failed, 4 nothing to do, with --exit-code, 75 temporary, try again.`,
 			namesCommand(), treeCommand(), introspectCommand(), describeCommand(), getCommand(), watchCommand(),
 			callCommand(), setCommand(), planCommand(), applyCommand(), confirmCommand(), rollbackCommand(), diffCommand(), changesCommand(), stateCommand(), schemaCommand(),
 			approvalsCommand(), intentsCommand(), policyCommand(), serveCommand(), mcpCommand(), tokenCommand(), doctorCommand(),
+		},
+		Values: map[string][]string{
+			"BUS":    {bus.System, bus.Session},
+			"KIND":   {opdbus.KindCall, opdbus.KindSet},
+			"WHAT":   opdbus.Found(),
+			"SCOPES": {mcp.ScopeRead, mcp.ScopeRead + "," + mcp.ScopePropose, mcp.ScopeRead + "," + mcp.ScopePropose + "," + mcp.ScopeExecute},
 		},
 	}
 }

@@ -117,7 +117,7 @@ func completeChange(c *cli.Context) {
 	withHost(c, func(ctx context.Context, h stateHost) error {
 		list, err := h.changes(ctx)
 		for _, ch := range list {
-			fmt.Fprintln(c.App.Writer, ch.ID)
+			cli.Offer(c, ch.ID, fmt.Sprintf("%s, %s, by %s", ch.Time.Local().Format(time.DateTime), ch.Result, ch.By))
 		}
 		return err
 	})
@@ -166,7 +166,7 @@ Examples:
 			withHost(c, func(ctx context.Context, h stateHost) error {
 				list, err := h.plugins(ctx)
 				for _, p := range list {
-					fmt.Fprintln(c.App.Writer, p.Name)
+					cli.Offer(c, p.Name, p.Doc)
 				}
 				return err
 			})

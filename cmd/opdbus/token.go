@@ -49,11 +49,23 @@ Example:
 			},
 			{
 				Name: "rm", Usage: "take a token away, at once", ArgsUsage: "NAME",
-				Description: "Example:\n\n   opdbus token rm claude-laptop",
-				Flags:       append(gateFlags(), tokensFlag(), &cli.BoolFlag{Name: "n", Aliases: []string{"dry-run"}, Usage: "say whether it would be allowed"}),
-				Action:      runTokenRemove,
+				Description:  "Example:\n\n   opdbus token rm claude-laptop",
+				Flags:        append(gateFlags(), tokensFlag(), &cli.BoolFlag{Name: "n", Aliases: []string{"dry-run"}, Usage: "say whether it would be allowed"}),
+				BashComplete: completeToken,
+				Action:       runTokenRemove,
 			},
 		},
+	}
+}
+
+// completeToken completes the NAME of a token.
+func completeToken(c *cli.Context) {
+	if c.Args().Present() {
+		return
+	}
+	list, _ := (&mcp.Tokens{File: c.String("tokens")}).List()
+	for _, token := range list {
+		cli.Offer(c, token.Name, strings.Join(token.Scopes, ","))
 	}
 }
 

@@ -98,6 +98,12 @@ type App struct {
 	Usage       string // one line, no full stop
 	Description string // for the man page: what it is, formats, files, an example
 	Commands    []*Command
+	// Values say to the shells' completion what may stand for a placeholder of
+	// an ArgsUsage or of a flag's usage: words, with a tab and a description if
+	// they need one, or Files or Dirs. FILE, SOCKET, PATH and DIR are known. A
+	// command whose arguments are to be looked up has a BashComplete instead,
+	// which Offers candidates for the argument that follows c.Args.
+	Values map[string][]string
 }
 
 // Streams are the three standard streams of a process.
@@ -139,6 +145,9 @@ func Run(ctx context.Context, app *App, args []string, s Streams) int {
 // runApp is Run. The error, of which ExitCode tells the exit code, has been
 // printed.
 func runApp(ctx context.Context, app *App, args []string, s Streams) error {
+	if len(args) > 1 && args[0] == completeName && args[1] == "--" {
+		return app.complete(ctx, args[2:], s.Out)
+	}
 	u := app.build(s)
 	ordered, after := reorder(u, args)
 	if after != nil {
@@ -237,21 +246,20 @@ func init() {
 
 func (a *App) build(s Streams) *urfave.App {
 	u := &urfave.App{
-		Name:                 a.Name,
-		HelpName:             a.Name,
-		Usage:                a.Usage,
-		Description:          a.Description,
-		Version:              Version(),
-		Commands:             a.Commands,
-		Reader:               s.In,
-		Writer:               s.Out,
-		ErrWriter:            s.Err,
-		HideHelpCommand:      true,
-		EnableBashCompletion: true,
-		Suggest:              true,
-		ExitErrHandler:       func(*Context, error) {},
-		OnUsageError:         onUsageError,
-		CommandNotFound:      nil,
+		Name:            a.Name,
+		HelpName:        a.Name,
+		Usage:           a.Usage,
+		Description:     a.Description,
+		Version:         Version(),
+		Commands:        a.Commands,
+		Reader:          s.In,
+		Writer:          s.Out,
+		ErrWriter:       s.Err,
+		HideHelpCommand: true,
+		Suggest:         true,
+		ExitErrHandler:  func(*Context, error) {},
+		OnUsageError:    onUsageError,
+		CommandNotFound: nil,
 		Action: func(c *Context) error {
 			if name := c.Args().First(); name != "" {
 				return unknownCommand(c, a.Commands, name)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -112,14 +111,14 @@ func TestEnvironmentTwin(t *testing.T) {
 func TestCompletionAndMan(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		code, _, stdout, stderr := run(t, "completion", shell)
-		if code != 0 || !strings.Contains(stdout, "demo") {
+		if code != 0 || !strings.Contains(stdout, "demo") || strings.Contains(stdout, "@") && strings.Contains(stdout, "@NAME") {
 			t.Errorf("%s: exit %d, %q, %q", shell, code, stdout, stderr)
 		}
 	}
-	defer func(args []string) { os.Args = args }(os.Args)
-	os.Args = []string{"demo", "--generate-bash-completion"} // the library looks there
-	if _, _, stdout, _ := run(t, "--generate-bash-completion"); !strings.Contains(stdout, "do") {
-		t.Errorf("completion offers %q", stdout)
+	for _, args := range [][]string{{"completion"}, {"completion", "csh"}, {"completion", "bash", "zsh"}} {
+		if code, _, stdout, _ := run(t, args...); code != ExitUsage || stdout != "" {
+			t.Errorf("%q: exit %d, %q", args, code, stdout)
+		}
 	}
 	var got []string
 	page, err := Man(demo(&got))

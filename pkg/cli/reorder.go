@@ -11,9 +11,6 @@ import (
 // nobody knows is left where the library will complain about it. The second
 // result is what stood behind "--", nil if there was none.
 func reorder(app *urfave.App, args []string) (ordered, after []string) {
-	if len(args) > 0 && args[len(args)-1] == "--generate-bash-completion" {
-		return args, nil // must stay last for the library to see it
-	}
 	cmds, flags := app.Commands, app.Flags
 	leaf := false
 	var rest []string

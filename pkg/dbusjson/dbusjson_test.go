@@ -307,3 +307,13 @@ func FuzzIntrospection(f *testing.F) {
 		}
 	})
 }
+
+// UTF-8 is the one encoding, and some write it without its dash.
+func TestIntrospectionEncoding(t *testing.T) {
+	for encoding, ok := range map[string]bool{"UTF-8": true, "utf8": true, "UTF8": true, "latin1": false, "UTF-16": false} {
+		n, err := ParseIntrospection([]byte(`<?xml version="1.0" encoding="` + encoding + `"?><node><interface name="a.b"/></node>`))
+		if (err == nil) != ok || ok && (len(n.Interfaces) != 1 || n.Interfaces[0].Name != "a.b") {
+			t.Errorf("%s: %v, %v", encoding, n, err)
+		}
+	}
+}

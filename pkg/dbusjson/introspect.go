@@ -168,6 +168,9 @@ func parseXML(data []byte) (*element, error) {
 	dec := xml.NewDecoder(bytes.NewReader(data))
 	dec.Strict = true
 	dec.CharsetReader = func(charset string, in io.Reader) (io.Reader, error) {
+		if strings.EqualFold(charset, "utf8") { // as Python's dbusmock spells it
+			return in, nil
+		}
 		return nil, fmt.Errorf("charset %q", charset)
 	}
 	var root *element

@@ -37,6 +37,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,6 +104,9 @@ const (
 )
 
 var severityNames = [...]string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
+
+// SeverityNames returns the short names, the gravest first.
+func SeverityNames() []string { return slices.Clone(severityNames[:]) }
 
 // String returns the short name, as syslog.h spells it.
 func (s Severity) String() string {
