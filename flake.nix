@@ -23,10 +23,17 @@
             }
           )
         );
-      modules = ./nix/ghostbridge/modules;
+      # By name, each can be imported alone.
+      modules = lib.genAttrs [
+        "ghostbridge-ovs"
+        "blockchain-storage"
+        "dbus-orchestrator"
+        "virtualization"
+        "monitoring"
+      ] (name: ./nix/ghostbridge/modules + "/${name}.nix");
       # A module, and the package that it needs.
-      with-package = file: {
-        imports = [ file ];
+      with-package = module: {
+        imports = [ module ];
         nixpkgs.overlays = [ self.overlays.default ];
       };
     in
@@ -38,21 +45,8 @@
         inherit (pkgs) ghostbridge;
       });
 
-      nixosModules = {
-        default = {
-          imports = map with-package [
-            "${modules}/ghostbridge-ovs.nix"
-            "${modules}/blockchain-storage.nix"
-            "${modules}/dbus-orchestrator.nix"
-            "${modules}/virtualization.nix"
-            "${modules}/monitoring.nix"
-          ];
-        };
-        ghostbridge-ovs = with-package "${modules}/ghostbridge-ovs.nix";
-        blockchain-storage = with-package "${modules}/blockchain-storage.nix";
-        dbus-orchestrator = with-package "${modules}/dbus-orchestrator.nix";
-        virtualization = with-package "${modules}/virtualization.nix";
-        monitoring = with-package "${modules}/monitoring.nix";
+      nixosModules = builtins.mapAttrs (_: with-package) modules // {
+        default = with-package { imports = builtins.attrValues modules; };
       };
 
       # The README's host.
@@ -77,7 +71,8 @@
           '';
         }
         // lib.optionalAttrs (pkgs.stdenv.hostPlatform.system == "x86_64-linux") {
-          vm = pkgs.testers.runNixOSTest (import ./nix/tests/vm.nix { module = self.nixosModules.default; });
+          # Its hosts have pkgs, with our package in it, and may not add overlays.
+          vm = pkgs.testers.runNixOSTest (import ./nix/tests/vm.nix { modules = builtins.attrValues modules; });
         }
       );
 

@@ -4,13 +4,18 @@
 # for that.
 {
   lib,
+  go,
   buildGoModule,
+  # nixpkgs has it beside an older default, or behind a newer one.
+  buildGo126Module ? buildGoModule,
   installShellFiles,
 }:
 let
   root = ../.;
+  # go.mod asks for it, and buildGoModule lets Go fetch no other.
+  build = if lib.versionAtLeast go.version "1.26" then buildGoModule else buildGo126Module;
 in
-buildGoModule {
+build {
   pname = "ghostbridge";
   version = "0-unstable";
 

@@ -469,9 +469,29 @@ func TestScripts(t *testing.T) {
 
 var update = flag.Bool("update", false, "write nix/vendor-hash anew")
 
+// The package asks for the Go of go.mod: buildGoModule lets Go fetch no other
+// than nixpkgs' default, which may be older.
+func TestGo(t *testing.T) {
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^go (\d+)\.(\d+)`).FindSubmatch(mod)
+	if m == nil {
+		t.Fatal("go.mod names no Go")
+	}
+	pkg, err := os.ReadFile(filepath.Join(root, "nix/package.nix"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`if lib.versionAtLeast go.version "%s.%s" then buildGoModule else buildGo%[1]s%[2]sModule`, m[1], m[2])
+	if !strings.Contains(string(pkg), want) {
+		t.Errorf("nix/package.nix has not: %s", want)
+	}
+}
+
 // nix/vendor-hash is what go mod vendor leaves in the sources that the package
-// is built from, as Nix hashes it. That buildGoModule takes it was not seen: it
-// needs nixpkgs' Go.
+// is built from, as Nix hashes it; TestPackage has buildGoModule take it.
 func TestVendorHash(t *testing.T) {
 	source := t.TempDir()
 	for _, name := range []string{"go.mod", "go.sum", "cmd", "pkg"} {

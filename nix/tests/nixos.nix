@@ -1,9 +1,9 @@
 # The README's host on a real NixOS: nixpkgs is a tree of it. What an older one
-# than 25.11 lacks is stood in for, so that the rest of it can be looked at.
+# than 24.11 lacks is stood in for, so that the rest of it can be looked at.
 { nixpkgs }:
 let
   release = builtins.substring 0 5 (builtins.readFile (nixpkgs + "/.version"));
-  old = builtins.compareVersions release "25.11" < 0;
+  old = builtins.compareVersions release "24.11" < 0;
   overlay = final: prev: {
     ghostbridge =
       (
@@ -38,9 +38,39 @@ let
   host = system [ ];
   lib = import (nixpkgs + "/lib");
   failed = s: map (a: a.message) (builtins.filter (a: !a.assertion) s.config.assertions);
+
+  # The flake with this nixpkgs, and what there is to build of it.
+  outputs = (import ../../flake.nix).outputs {
+    self = outputs;
+    nixpkgs = {
+      lib = lib // {
+        nixosSystem =
+          { modules }:
+          import (nixpkgs + "/nixos/lib/eval-config.nix") {
+            inherit modules;
+            system = null;
+          };
+      };
+      outPath = toString nixpkgs;
+    };
+  };
+  builds = set: builtins.mapAttrs (_: d: d.drvPath) set.x86_64-linux;
 in
 {
   inherit release;
+  flake =
+    if old then
+      null
+    else
+      {
+        packages = builds outputs.packages;
+        checks = builds outputs.checks;
+        devShells = builds outputs.devShells;
+        host.ghostbridge = outputs.nixosConfigurations.ghostbridge.config.system.build.toplevel.drvPath;
+        vm.driver = outputs.checks.x86_64-linux.vm.driver.drvPath;
+      };
+  # What NixOS itself has to say, of an option's new name for one.
+  host.warnings = host.config.warnings;
   host.failed = failed host;
   # As NixOS writes them.
   host.units = builtins.mapAttrs (_: u: u.text) (

@@ -1,12 +1,12 @@
 # A NixOS in a virtual machine: an event is written, and found.
-{ module }:
+{ modules }:
 {
   name = "ghostbridge";
 
   nodes.host =
     { pkgs, ... }:
     {
-      imports = [ module ];
+      imports = modules;
       # A disk for the subvolumes, which are made before they are mounted.
       virtualisation.emptyDiskImages = [ 1024 ];
       virtualisation.fileSystems = builtins.listToAttrs (
@@ -19,6 +19,8 @@
               options = [
                 "subvol=@${name}"
                 "compress=zstd:3"
+                "x-systemd.requires=subvolumes.service"
+                "x-systemd.after=subvolumes.service"
               ];
             };
           })
@@ -27,13 +29,25 @@
             "blockchain-vectors"
           ]
       );
-      boot.initrd.postDeviceCommands = ''
-        ${pkgs.btrfs-progs}/bin/mkfs.btrfs -q /dev/vdb
-        mkdir -p /mnt-vdb && mount -t btrfs /dev/vdb /mnt-vdb
-        ${pkgs.btrfs-progs}/bin/btrfs subvolume create /mnt-vdb/@blockchain-timing
-        ${pkgs.btrfs-progs}/bin/btrfs subvolume create /mnt-vdb/@blockchain-vectors
-        umount /mnt-vdb
-      '';
+      systemd.services.subvolumes = {
+        unitConfig.DefaultDependencies = false;
+        requires = [ "dev-vdb.device" ];
+        after = [ "dev-vdb.device" ];
+        path = [
+          pkgs.btrfs-progs
+          pkgs.util-linux
+        ];
+        serviceConfig.Type = "oneshot";
+        serviceConfig.RemainAfterExit = true;
+        script = ''
+          mkfs.btrfs -q -f /dev/vdb
+          mkdir -p /run/vdb
+          mount /dev/vdb /run/vdb
+          btrfs subvolume create /run/vdb/@blockchain-timing
+          btrfs subvolume create /run/vdb/@blockchain-vectors
+          umount /run/vdb
+        '';
+      };
       services.ghostbridge = {
         enable = true;
         storage.enable = true;
