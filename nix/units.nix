@@ -16,6 +16,32 @@ let
   state = "/var/lib/ghostbridge";
   run = "/run/ghostbridge";
 
+  # Flags by their environment twins, which may be set anew there.
+  settings.EnvironmentFile = "-/etc/default/ghostbridge";
+
+  about = man: what: {
+    Description = "GhostBridge: ${what}";
+    Documentation = "man:${man}(1)";
+  };
+
+  # A service that is given its socket.
+  behind = socket: {
+    Requires = socket;
+    After = socket;
+  };
+
+  # For who may read the log.
+  readers = {
+    SocketGroup = "ghostbridge";
+    SocketMode = "0660";
+  };
+
+  # For packaging/debian/build: the package does not enable it.
+  optional = {
+    WantedBy = "multi-user.target";
+    X-GhostBridge-Optional = true;
+  };
+
   # What every service has. Settings that need a mount namespace are apart,
   # because setting one up takes longer than a tick of the snapshot timer's
   # service should.
@@ -77,11 +103,36 @@ let
   # The switch's sockets are root's. Links, addresses and routes go by netlink,
   # offloads by an ioctl on an Internet socket; those of a guest's end of a veth
   # are set in the guest's namespace.
-  switch = {
+  switch = settings // {
     CapabilityBoundingSet = "CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE";
     RestrictAddressFamilies = "AF_UNIX AF_NETLINK AF_INET";
     RestrictNamespaces = "net";
-    EnvironmentFile = "-/etc/default/ghostbridge";
+  };
+
+  # Without bridges of ours there is nothing to look after.
+  configured.ConditionPathExists = [
+    "|/etc/ghostbridge/ovs.json"
+    "|${state}/ovs/confirmed.json"
+  ];
+
+  # A network that ends at this host.
+  loopback = {
+    IPAddressAllow = "localhost";
+    PrivateNetwork = false;
+    RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+  };
+
+  # What a recorder says it writes to gb-chain append, which brings it to the log.
+  # That the log's daemon was stopped or restarted is no failure of the recorder.
+  recorder = {
+    Type = "notify";
+    WatchdogSec = "1min";
+    SuccessExitStatus = "TEMPFAIL";
+  };
+  append = "${bin "gb-chain"} append --socket ${run}/chain.sock";
+  afterLog = others: {
+    Requires = "blockchain-log.socket";
+    After = "blockchain-log.socket blockchain-log.service ${others}";
   };
 
   # A moment's work that is stopped in the middle has not failed.
@@ -90,24 +141,19 @@ let
     SuccessExitStatus = "SIGTERM";
   };
 
-  # For all: flags by their environment twins, which /etc/default/ghostbridge
-  # may set anew.
-  defaults = {
+  # For all who ask for the log or the index.
+  defaults = settings // {
     Environment = [
       "GB_LOG=${timing}/log"
       "GB_CURSOR=${state}/vecsync/cursor.json"
     ];
-    EnvironmentFile = "-/etc/default/ghostbridge";
   };
 in
 {
   units = {
     "blockchain-log.socket" = {
       comment = "Events are written here; /etc/ghostbridge/writers.json says who may write what.";
-      Unit = {
-        Description = "GhostBridge: socket of the tamper-evident log";
-        Documentation = "man:gb-chain(1)";
-      };
+      Unit = about "gb-chain" "socket of the tamper-evident log";
       Socket = {
         ListenStream = "${run}/chain.sock";
         SocketGroup = "gb-writers";
@@ -118,11 +164,7 @@ in
 
     "blockchain-log.service" = {
       comment = "The only writer of the log.";
-      Unit = patient // {
-        Description = "GhostBridge: the tamper-evident log";
-        Documentation = "man:gb-chain(1)";
-        Requires = "blockchain-log.socket";
-        After = "blockchain-log.socket";
+      Unit = patient // about "gb-chain" "the tamper-evident log" // behind "blockchain-log.socket" // {
         RequiresMountsFor = "${timing} ${state}";
       };
       Service = sandbox // always // defaults // {
@@ -147,9 +189,7 @@ in
 
     "blockchain-witness.service" = {
       comment = "Offers checkpoints to the witnesses on other hosts. Off unless somebody turns it on.";
-      Unit = patient // {
-        Description = "GhostBridge: the log's checkpoints to its witnesses";
-        Documentation = "man:gb-chain(1)";
+      Unit = patient // about "gb-chain" "the log's checkpoints to its witnesses" // {
         Wants = "network-online.target";
         After = "network-online.target blockchain-log.service";
         RequiresMountsFor = "${timing} ${state}";
@@ -168,30 +208,18 @@ in
         StateDirectoryMode = "0755";
         UMask = "0022";
       };
-      Install = {
-        WantedBy = "multi-user.target";
-        # For packaging/debian/build: the package does not enable it.
-        X-GhostBridge-Optional = true;
-      };
+      Install = optional;
     };
 
     "blockchain-journal.service" = {
       comment = "Records the journal.";
-      Unit = patient // {
-        Description = "GhostBridge: recorder of the journal";
-        Documentation = "man:gb-chain(1)";
-        Requires = "blockchain-log.socket";
-        After = "blockchain-log.socket blockchain-log.service systemd-journald.service";
+      Unit = patient // about "gb-chain" "recorder of the journal" // afterLog "systemd-journald.service" // {
         Wants = "systemd-journald.service";
       };
-      Service = sandbox // always // defaults // {
-        Type = "notify";
+      Service = sandbox // always // recorder // defaults // {
         User = "gb-journal";
         SupplementaryGroups = "gb-writers ghostbridge systemd-journal";
-        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock --format journald --resume -- ${tool "journalctl"} --follow --merge --no-pager --output=json _MACHINE_ID=%m";
-        WatchdogSec = "1min";
-        # The log's daemon was stopped or restarted: no failure of the recorder.
-        SuccessExitStatus = "TEMPFAIL";
+        ExecStart = "${append} --format journald --resume -- ${tool "journalctl"} --follow --merge --no-pager --output=json _MACHINE_ID=%m";
         # journalctl --follow passes over earlier boots, unless it merges; it asks
         # for the boot in /proc/sys all the same.
         ProcSubset = "all";
@@ -201,9 +229,7 @@ in
 
     "ovs-bridge-setup.service" = {
       comment = "The bridges, before the network. A boot goes on without them.";
-      Unit = {
-        Description = "GhostBridge: Open vSwitch bridges";
-        Documentation = "man:gb-ovs-setup(1)";
+      Unit = about "gb-ovs-setup" "Open vSwitch bridges" // configured // {
         # With the default dependencies it would come after basic.target, and the
         # network before it. Not after openvswitch-switch.service either, which
         # would be an ordering cycle.
@@ -212,10 +238,6 @@ in
         After = "ovsdb-server.service ovs-vswitchd.service local-fs.target systemd-tmpfiles-setup.service";
         Before = "network.target systemd-networkd.service network-online.target shutdown.target";
         Conflicts = "shutdown.target";
-        ConditionPathExists = [
-          "|/etc/ghostbridge/ovs.json"
-          "|${state}/ovs/confirmed.json"
-        ];
       };
       Service = base // switch // {
         Type = "oneshot";
@@ -228,15 +250,9 @@ in
 
     "ovs-bridge-watch.service" = {
       comment = "Puts the switch's flows and offloads back, and takes back what nobody confirmed.";
-      Unit = patient // {
-        Description = "GhostBridge: keeper of the Open vSwitch bridges";
-        Documentation = "man:gb-ovs-setup(1)";
+      Unit = patient // about "gb-ovs-setup" "keeper of the Open vSwitch bridges" // configured // {
         # Not without ovs-bridge-setup.service: that one's work is not repeated.
         After = "ovsdb-server.service ovs-vswitchd.service ovs-bridge-setup.service blockchain-log.socket";
-        ConditionPathExists = [
-          "|/etc/ghostbridge/ovs.json"
-          "|${state}/ovs/confirmed.json"
-        ];
       };
       Service = sandbox // always // switch // {
         Type = "notify";
@@ -254,10 +270,7 @@ in
 
     "ovs-switch.socket" = {
       comment = "op-dbus.service, which has no rights over the network, has the switch changed here; root's alone.";
-      Unit = {
-        Description = "GhostBridge: socket for changes of the switch";
-        Documentation = "man:gb-ovs-setup(1)";
-      };
+      Unit = about "gb-ovs-setup" "socket for changes of the switch";
       Socket = {
         ListenStream = "${run}/switch.sock";
         SocketMode = "0600";
@@ -269,9 +282,7 @@ in
 
     "ovs-switch@.service" = {
       comment = "One look at the switch, or one change of it, for op-dbus.service.";
-      Unit = {
-        Description = "GhostBridge: a change of the switch";
-        Documentation = "man:gb-ovs-setup(1)";
+      Unit = about "gb-ovs-setup" "a change of the switch" // {
         CollectMode = "inactive-or-failed";
       };
       Service = base // switch // {
@@ -287,29 +298,20 @@ in
 
     "blockchain-ovs.service" = {
       comment = "Records what becomes of the switch. What is to be put back is ovs-bridge-watch.service's.";
-      Unit = patient // {
-        Description = "GhostBridge: recorder of Open vSwitch";
-        Documentation = "man:gb-ovs-setup(1)";
-        Requires = "blockchain-log.socket";
-        After = "blockchain-log.socket blockchain-log.service ovsdb-server.service ovs-vswitchd.service ovs-bridge-setup.service";
-        ConditionPathExists = [
-          "|/etc/ghostbridge/ovs.json"
-          "|${state}/ovs/confirmed.json"
-        ];
-      };
+      Unit =
+        patient
+        // about "gb-ovs-setup" "recorder of Open vSwitch"
+        // configured
+        // afterLog "ovsdb-server.service ovs-vswitchd.service ovs-bridge-setup.service";
       # Root without capabilities, since the switch's sockets are root's. Links
       # are read by netlink, offloads by an ioctl on a Unix socket.
-      Service = sandbox // always // {
-        Type = "notify";
-        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "gb-ovs-setup"} watch --dry-run --every 30s";
-        EnvironmentFile = "-/etc/default/ghostbridge";
+      Service = sandbox // always // recorder // settings // {
+        ExecStart = "${append} -- ${bin "gb-ovs-setup"} watch --dry-run --every 30s";
         # The keeper writes them, who sees more.
         UnsetEnvironment = "GB_OVS_METRICS";
         PrivateNetwork = false;
         RestrictAddressFamilies = "AF_UNIX AF_NETLINK";
         RestartSec = "5s";
-        WatchdogSec = "1min";
-        SuccessExitStatus = "TEMPFAIL";
         UMask = "0077";
       };
       Install.WantedBy = "multi-user.target";
@@ -317,52 +319,35 @@ in
 
     "blockchain-dbus.service" = {
       comment = "Records the signals of the system bus.";
-      Unit = patient // {
-        Description = "GhostBridge: recorder of the system bus";
-        Documentation = "man:opdbus(1)";
-        Requires = "blockchain-log.socket";
-        After = "blockchain-log.socket blockchain-log.service dbus.socket";
+      Unit = patient // about "opdbus" "recorder of the system bus" // afterLog "dbus.socket" // {
         ConditionPathExists = "/run/dbus/system_bus_socket";
       };
-      Service = sandbox // always // defaults // {
-        Type = "notify";
+      Service = sandbox // always // recorder // defaults // {
         User = "gb-dbus";
         SupplementaryGroups = "gb-writers";
-        ExecStart = "${bin "gb-chain"} append --socket ${run}/chain.sock -- ${bin "opdbus"} watch --recorder";
+        ExecStart = "${append} -- ${bin "opdbus"} watch --recorder";
         # Senders are told by their units: /proc/PID/cgroup.
         ProtectProc = "default";
         RestartSec = "5s";
-        WatchdogSec = "1min";
-        # The log's daemon was stopped or restarted: no failure of the recorder.
-        SuccessExitStatus = "TEMPFAIL";
       };
       Install.WantedBy = "multi-user.target";
     };
 
     "dbus-mcp-web.socket" = {
       comment = "The web interface, for browsers on this host, and where gb-web login asks. Both in one: the second line is a Unix socket.";
-      Unit = {
-        Description = "GhostBridge: sockets of the web interface";
-        Documentation = "man:gb-web(1)";
-      };
-      Socket = {
+      Unit = about "gb-web" "sockets of the web interface";
+      Socket = readers // {
         ListenStream = [
           "127.0.0.1:8096"
           "${run}/web.sock"
         ];
-        SocketGroup = "ghostbridge";
-        SocketMode = "0660";
       };
       Install.WantedBy = "sockets.target";
     };
 
     "dbus-mcp-web.service" = {
       comment = "Reads the log and asks others; it may write nothing but its sessions, and has no network but the sockets that it was given.";
-      Unit = patient // {
-        Description = "GhostBridge: the web interface";
-        Documentation = "man:gb-web(1)";
-        Requires = "dbus-mcp-web.socket";
-        After = "dbus-mcp-web.socket";
+      Unit = patient // about "gb-web" "the web interface" // behind "dbus-mcp-web.socket" // {
         RequiresMountsFor = timing;
       };
       Service = sandbox // always // defaults // {
@@ -385,35 +370,25 @@ in
 
     "dbus-mcp-server.socket" = {
       comment = "AI agents come in here, each with a token; opdbus mcp --server carries what they say. A drop-in with ListenStream=127.0.0.1:8097 opens loopback, too.";
-      Unit = {
-        Description = "GhostBridge: socket of the MCP server";
-        Documentation = "man:opdbus(1)";
-      };
-      Socket = {
-        ListenStream = "${run}/mcp.sock";
-        SocketGroup = "ghostbridge";
-        SocketMode = "0660";
-      };
+      Unit = about "opdbus" "socket of the MCP server";
+      Socket = readers // { ListenStream = "${run}/mcp.sock"; };
       Install.WantedBy = "sockets.target";
     };
 
     "dbus-mcp-server.service" = {
       comment = "Has no rights at all: it asks opdbus serve, which alone takes its word for which agent it is.";
-      Unit = patient // {
-        Description = "GhostBridge: the MCP server, for AI agents";
-        Documentation = "man:opdbus(1)";
+      Unit = patient // about "opdbus" "the MCP server, for AI agents" // {
         Requires = "dbus-mcp-server.socket";
         After = "dbus-mcp-server.socket op-dbus.service dbus.socket";
         Wants = "op-dbus.service";
         ConditionPathExists = "/run/dbus/system_bus_socket";
       };
-      Service = sandbox // always // {
+      Service = sandbox // always // settings // {
         Type = "notify";
         User = "gb-mcp";
         ExecStart = "${bin "opdbus"} mcp --bus system";
         # Where a client that can open addresses sends its user for an approval.
         Environment = "GB_WEB_URL=http://127.0.0.1:8096";
-        EnvironmentFile = "-/etc/default/ghostbridge";
         IPAddressAllow = "localhost";
         WatchdogSec = "1min";
       };
@@ -424,18 +399,15 @@ in
       # a unit, which is as good as root (a transient one runs anything); and each
       # service would ask polkit about it, a second time.
       comment = "Root without capabilities: what it may do is what services let root do.";
-      Unit = patient // {
-        Description = "GhostBridge: the choke point before changes through D-Bus";
-        Documentation = "man:opdbus(1)";
+      Unit = patient // about "opdbus" "the choke point before changes through D-Bus" // {
         Wants = "blockchain-log.socket ovs-switch.socket";
         After = "blockchain-log.socket dbus.socket ovs-switch.socket";
         ConditionPathExists = "/run/dbus/system_bus_socket";
       };
-      Service = sandbox // always // {
+      Service = sandbox // always // settings // {
         Type = "notify";
         BusName = "org.freedesktop.opdbus";
         ExecStart = "${bin "opdbus"} serve --bus system";
-        EnvironmentFile = "-/etc/default/ghostbridge";
         # To read the log and the search, and to write to the log's daemon.
         SupplementaryGroups = "gb-writers ghostbridge";
         StateDirectory = "ghostbridge";
@@ -453,10 +425,7 @@ in
     };
 
     "blockchain-rotate.timer" = {
-      Unit = {
-        Description = "GhostBridge: a new epoch key every hour";
-        Documentation = "man:gb-chain(1)";
-      };
+      Unit = about "gb-chain" "a new epoch key every hour";
       Timer = {
         OnCalendar = "hourly";
         AccuracySec = "1min";
@@ -466,12 +435,7 @@ in
 
     "blockchain-rotate.service" = {
       comment = "The daemon makes the new key and destroys the old one; this asks it to.";
-      Unit = {
-        Description = "GhostBridge: new epoch key of the log";
-        Documentation = "man:gb-chain(1)";
-        Requires = "blockchain-log.socket";
-        After = "blockchain-log.socket";
-      };
+      Unit = about "gb-chain" "new epoch key of the log" // behind "blockchain-log.socket";
       Service = sandbox // defaults // moment // {
         User = "gb-log";
         SupplementaryGroups = "gb-writers";
@@ -484,9 +448,7 @@ in
 
     "btrfs-snapshot.timer" = {
       comment = "Each second. A tick in which nothing has changed takes no snapshot.";
-      Unit = {
-        Description = "GhostBridge: snapshots of the log, each second";
-        Documentation = "man:gb-snap(1)";
+      Unit = about "gb-snap" "snapshots of the log, each second" // {
         ConditionPathIsMountPoint = timing;
       };
       Timer = {
@@ -498,9 +460,7 @@ in
 
     "btrfs-snapshot.service" = {
       comment = "PID 1's lines about a unit that starts each second are not wanted in the journal.";
-      Unit = patient // {
-        Description = "GhostBridge: a snapshot of the log";
-        Documentation = "man:gb-snap(1)";
+      Unit = patient // about "gb-snap" "a snapshot of the log" // {
         RequiresMountsFor = "${timing} ${snapshots}";
       };
       Service = base // btrfs // defaults // moment // {
@@ -522,19 +482,14 @@ in
 
     "btrfs-vector-sync.path" = {
       comment = "Level-triggered: gb-snap take leaves a mark for what the index has not seen, gb-snap send removes it.";
-      Unit = {
-        Description = "GhostBridge: snapshots that the index has not seen";
-        Documentation = "man:gb-snap(1)";
-      };
+      Unit = about "gb-snap" "snapshots that the index has not seen";
       Path.DirectoryNotEmpty = "${run}/pending";
       Install.WantedBy = "paths.target";
     };
 
     "btrfs-vector-sync.service" = {
       comment = "Sends the newest snapshot against the one that the index stands at.";
-      Unit = patient // {
-        Description = "GhostBridge: the log's snapshots to the index";
-        Documentation = "man:gb-snap(1)";
+      Unit = patient // about "gb-snap" "the log's snapshots to the index" // {
         # Not Wants=: who stops the socket stops the ingester.
         After = "gb-vecsync.socket";
         RequiresMountsFor = "${timing} ${snapshots}";
@@ -551,10 +506,7 @@ in
 
     "gb-vecsync.socket" = {
       comment = "Send streams come in here, one at a time, from root alone.";
-      Unit = {
-        Description = "GhostBridge: socket of the index's ingester";
-        Documentation = "man:gb-vecsync(1)";
-      };
+      Unit = about "gb-vecsync" "socket of the index's ingester";
       Socket = {
         ListenStream = "${run}/vecsync.sock";
         SocketMode = "0600";
@@ -566,9 +518,7 @@ in
 
     "gb-vecsync@.service" = {
       comment = "Reads a stream that came from a privileged sender; has no privileges.";
-      Unit = {
-        Description = "GhostBridge: ingester of the index";
-        Documentation = "man:gb-vecsync(1)";
+      Unit = about "gb-vecsync" "ingester of the index" // {
         RequiresMountsFor = vectors;
         CollectMode = "inactive-or-failed";
       };
@@ -597,7 +547,7 @@ in
         RequiresMountsFor = vectors;
         ConditionFileIsExecutable = tool "qdrant";
       };
-      Service = sandbox // always // {
+      Service = sandbox // always // loopback // {
         Type = "exec";
         User = "qdrant";
         # The API key comes in a configuration file of its own: service: {api_key: ...}.
@@ -615,17 +565,11 @@ in
         EnvironmentFile = "-/etc/default/ghostbridge-qdrant";
         WorkingDirectory = "${vectors}/qdrant";
         ReadWritePaths = "${vectors}/qdrant";
-        IPAddressAllow = "localhost";
-        PrivateNetwork = false;
-        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
         LimitNOFILE = 65536;
         # It counts processors and memory.
         ProcSubset = "all";
       };
-      Install = {
-        WantedBy = "multi-user.target";
-        X-GhostBridge-Optional = true;
-      };
+      Install = optional;
     };
 
     "novnc.service" = {
@@ -636,41 +580,24 @@ in
         After = "network.target";
         ConditionFileIsExecutable = tool "websockify";
       };
-      Service = sandbox // always // {
+      Service = sandbox // always // loopback // {
         Type = "exec";
         User = "gb-novnc";
         ExecStart = "${tool "websockify"} --web=${share "novnc"} --token-plugin=TokenFile --token-source=/etc/ghostbridge/novnc --heartbeat=30 127.0.0.1:6080";
-        IPAddressAllow = "localhost";
-        PrivateNetwork = false;
-        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
       };
-      Install = {
-        WantedBy = "multi-user.target";
-        X-GhostBridge-Optional = true;
-      };
+      Install = optional;
     };
 
     "blockchain-search.socket" = {
       comment = "Questions to the index; for the group ghostbridge.";
-      Unit = {
-        Description = "GhostBridge: socket of the search";
-        Documentation = "man:gb-vecsync(1)";
-      };
-      Socket = {
-        ListenStream = "${run}/search.sock";
-        SocketGroup = "ghostbridge";
-        SocketMode = "0660";
-      };
+      Unit = about "gb-vecsync" "socket of the search";
+      Socket = readers // { ListenStream = "${run}/search.sock"; };
       Install.WantedBy = "sockets.target";
     };
 
     "blockchain-search.service" = {
       comment = "The only reader of the index; ends when nobody has asked for a while.";
-      Unit = patient // {
-        Description = "GhostBridge: search in the index";
-        Documentation = "man:gb-vecsync(1)";
-        Requires = "blockchain-search.socket";
-        After = "blockchain-search.socket";
+      Unit = patient // about "gb-vecsync" "search in the index" // behind "blockchain-search.socket" // {
         RequiresMountsFor = vectors;
       };
       Service = sandbox // defaults // {
