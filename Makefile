@@ -2,7 +2,7 @@
 #
 #   make run [SECONDS=20]   the whole pipeline on this machine's own events
 #   make test               everything that can run here; names what it skipped
-#   make check              formatting, vet, staticcheck, layering, man pages
+#   make check              what is to hold of the code and of a release: see there
 #   make bench              side by side with what a user would take instead
 #   make torture            the long forms of the tests
 #   make screenshots        the README's pictures: of gb-web, and of a terminal
@@ -41,7 +41,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
 # Only some distributions have these; the tests that use them are left out else.
 OPTIONAL_PACKAGES := dfuzzer
 
-.PHONY: all build node-deps test check quickcheck screenshots bench bench-search e2e fresh-test torture race fuzz run install deb deps test-deps test-packages man units vectors clean fmt
+.PHONY: all build node-deps test check quickcheck screenshots bench bench-search e2e fresh-test torture vulnerabilities reproducible race fuzz run install deb deps test-deps test-packages man units vectors clean fmt
 
 all: build
 
@@ -129,17 +129,53 @@ quickcheck:
 	$(GO) tool staticcheck ./...
 	$(GO) vet -C integration/chain/peers ./...
 
-# The layering test and the man pages' freshness are tests; check runs them too.
-check: build quickcheck
+# What make test does not need to ask each time, and what else a release must be
+# able to say. It takes some fifteen minutes on two cores.
+check: test-packages build quickcheck
 	$(GO) mod tidy -diff
 	$(GO) mod verify
-	$(GO) test ./integration -run 'TestLayering'
+	$(GO) test -v ./integration -run 'TestLayering|TestDuplicates'
 	$(GO) test ./cmd/... -run 'TestManPage'
 	$(GO) test ./integration/units -run 'TestUnitsAreRendered'
 	$(GO) test ./integration/nix -run 'TestParse|TestVendorHash'
+	GB_BIN=$(CURDIR)/bin $(GO) test ./integration/completion ./integration/supply
+	$(GO) run ./integration/supply licences bin
+	$(GO) run ./integration/supply sizes bin
+	$(MAKE) vulnerabilities
+	$(MAKE) reproducible
+	$(MAKE) race
+	$(MAKE) fuzz FUZZTIME=3s
 
+# Known vulnerabilities in what the programs call. The program and its database
+# come from the network; where that does not have them, it says so.
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+vulnerabilities:
+	@mkdir -p .cache/bin; \
+	if ! GOBIN='$(CURDIR)/.cache/bin' timeout 300 $(GO) install $(GOVULNCHECK); then \
+	  echo "vulnerabilities: not checked: $(GOVULNCHECK) can't be had" >&2; exit 0; \
+	fi; \
+	code=0; timeout 300 .cache/bin/govulncheck ./cmd/... || code=$$?; \
+	case $$code in \
+	0) ;; \
+	3) exit 1 ;; \
+	*) echo "vulnerabilities: not checked: govulncheck ended with $$code, for want of its database as it seems" >&2 ;; \
+	esac
+
+# A second build, of a copy elsewhere and with nothing in its cache, gives the
+# same bytes; so does a second package.
+reproducible: build
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; tree="$$dir/elsewhere/a copy"; mkdir -p "$$tree"; \
+	git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -cf - -T - 2>/dev/null | tar -C "$$tree" -xf -; \
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	$(MAKE) deb DIST="$$dir/here" VERSION='$(VERSION)' >/dev/null; \
+	export GOCACHE="$$dir/cache"; \
+	$(MAKE) -C "$$tree" deb DIST="$$dir/there" VERSION='$(VERSION)' >/dev/null; \
+	for t in $(TOOLS); do cmp "bin/$$t" "$$tree/bin/$$t" && sha256sum "bin/$$t"; done; \
+	cd "$$dir/here" && for p in *.deb; do cmp "$$p" "../there/$$p" && sha256sum "$$p"; done
+
+# With the race detector, and how much of each package its own tests run.
 race:
-	$(GO) test -race ./pkg/... ./cmd/...
+	$(GO) test -timeout 30m -race -cover ./pkg/... ./cmd/...
 
 # Each fuzz target for a few seconds.
 FUZZTIME ?= 10s
@@ -221,6 +257,8 @@ install:
 	done
 	install -D -m 644 packaging/policy.json '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/policy.example.json'
 	install -D -m 644 packaging/state.json '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/state.example.json'
+	$(GO) run ./integration/supply sbom '$(BIN)' '$(VERSION)' > '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/sbom.cdx.json'
+	$(GO) run ./integration/supply notices '$(BIN)' > '$(DESTDIR)$(PREFIX)/share/doc/ghostbridge/third-party-licences.txt'
 	install -m 644 units/sysusers.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/'
 	install -m 644 units/tmpfiles.d/ghostbridge.conf '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/'
 	ln -sfn opdbus '$(DESTDIR)$(PREFIX)/bin/op-dbus'
@@ -243,8 +281,9 @@ install:
 DIST ?= dist
 deb:
 	@stage=$$(mktemp -d); trap 'rm -rf "$$stage"' EXIT; chmod 755 "$$stage"; \
+	export SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}; \
 	$(MAKE) install PREFIX=/usr DESTDIR="$$stage" BIN='$(BIN)' >/dev/null; \
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) packaging/debian/build "$$stage" '$(VERSION)' '$(DIST)'
+	packaging/debian/build "$$stage" '$(VERSION)' '$(DIST)'
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')
