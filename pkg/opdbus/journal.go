@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -138,6 +139,11 @@ func (j *LogJournal) record(r *recorded) error {
 // between.
 func (j *LogJournal) send() {
 	j.sending = true
+	// What others are about to record goes out with it, into the same sync of
+	// the disk.
+	j.mu.Unlock()
+	runtime.Gosched()
+	j.mu.Lock()
 	for len(j.waiting) > 0 {
 		conn := j.conn
 		if conn == nil {
@@ -168,9 +174,10 @@ func (j *LogJournal) send() {
 			lines = append(lines, r.lines...)
 		}
 		j.mu.Unlock()
-		if err := conn.Send(lines...); err != nil {
-			conn.Close() // ends receive, which sees to batch
-		}
+		// An error means that the daemon has closed the connection. receive sees
+		// to the batch then, after it has read what the daemon said before: why
+		// a line was refused.
+		conn.Send(lines...)
 		j.mu.Lock()
 	}
 	j.sending = false

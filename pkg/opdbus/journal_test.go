@@ -129,7 +129,7 @@ func TestJournalRefusesOneAlone(t *testing.T) {
 	var wg sync.WaitGroup
 	for c := range 8 {
 		wg.Go(func() {
-			for n := range 40 {
+			for n := range 200 {
 				bad := n%7 == c%7
 				line := note("%d %d", c, n)
 				if bad {
