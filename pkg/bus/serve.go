@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 )
@@ -49,13 +50,21 @@ type Server struct {
 	senders map[string]int // calls under way, by sender
 	ready   chan struct{}
 	lost    context.Context // of the handler: ends with the bus
+
+	// Goroutines that have answered a call wait for the next one, some of them:
+	// their stacks are as large as a call needs.
+	work    chan *message
+	waiting atomic.Int32
 }
+
+// maxWorkers is how many goroutines wait for calls.
+const maxWorkers = 64
 
 // NewServer connects to the bus at address and has h answer the calls that
 // come. A panic of h becomes an error of its caller.
 func NewServer(ctx context.Context, address string, h Handler) (*Server, error) {
 	lost, cancel := context.WithCancel(context.Background())
-	s := &Server{handler: h, senders: map[string]int{}, ready: make(chan struct{}), lost: lost}
+	s := &Server{handler: h, senders: map[string]int{}, ready: make(chan struct{}), lost: lost, work: make(chan *message)}
 	c, err := connect(ctx, address, s.take, nil)
 	if err != nil {
 		cancel()
@@ -80,12 +89,31 @@ func (s *Server) take(m *message) {
 		}()
 		return
 	}
-	go func() {
-		defer s.end(m.sender)
-		<-s.ready
+	select {
+	case s.work <- m:
+	default:
+		go s.serve(m)
+	}
+}
+
+// serve answers a call, and then those that come while few others wait for them.
+func (s *Server) serve(m *message) {
+	<-s.ready
+	for {
 		b, err := s.handle(m)
 		s.answer(m, b, err)
-	}()
+		s.end(m.sender)
+		if s.waiting.Add(1) > maxWorkers {
+			s.waiting.Add(-1)
+			return
+		}
+		select {
+		case m = <-s.work:
+			s.waiting.Add(-1)
+		case <-s.lost.Done():
+			return
+		}
+	}
 }
 
 // answer answers a call, if its caller waits.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,6 +104,11 @@ func (w *wire) send(m *message, before func(serial uint32)) error {
 		return nil
 	}
 	w.writing = true
+	// Who else is about to send adds to the same write: an answer of the bus
+	// that brings many of ours wakes as many goroutines.
+	w.mu.Unlock()
+	runtime.Gosched()
+	w.mu.Lock()
 	for len(w.waiting) > 0 && w.failed == nil {
 		b := w.waiting
 		w.waiting, w.spare = w.spare[:0], nil

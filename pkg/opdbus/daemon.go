@@ -309,8 +309,8 @@ func (d *Daemon) handle(ctx context.Context, in bus.Incoming) (bus.Body, error) 
 		}
 		return bus.Body{}, err
 	}
-	if want := m.InSignature(); in.Args.Signature() != want {
-		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, want, in.Args.Signature())
+	if have := in.Args.Signature(); have != m.in {
+		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, m.in, have)
 	}
 	p := Principal{Entrance: EntranceDBus}
 	if m.kind != reading || m.Name == "Explain" {
@@ -326,16 +326,15 @@ func (d *Daemon) handle(ctx context.Context, in bus.Incoming) (bus.Body, error) 
 		if err != nil {
 			return bus.Body{}, err
 		}
-		types, err := dbusjson.ParseSignature(m.OutSignature())
-		return bus.Body{Types: types, Values: values}, err
+		return bus.Body{Types: m.out, Values: values}, nil
 	}
 	return d.dispatch(ctx, p, f, m, in)
 }
 
 // dispatch has p call one of our methods.
 func (d *Daemon) dispatch(ctx context.Context, p Principal, f *iface, m *method, in bus.Incoming) (bus.Body, error) {
-	if want := m.InSignature(); in.Args.Signature() != want {
-		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, want, in.Args.Signature())
+	if have := in.Args.Signature(); have != m.in {
+		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, m.in, have)
 	}
 	if m.kind == sensitive {
 		a := Action{Kind: KindCall, Bus: d.Address, Name: names.BusName, Path: in.Path, Interface: f.name, Member: m.Name}
@@ -362,8 +361,7 @@ func (d *Daemon) dispatch(ctx context.Context, p Principal, f *iface, m *method,
 		}
 		return bus.Body{}, err
 	}
-	types, err := dbusjson.ParseSignature(m.OutSignature())
-	return bus.Body{Types: types, Values: values}, err
+	return bus.Body{Types: m.out, Values: values}, nil
 }
 
 func isUnknownMethod(err error) bool {
@@ -386,6 +384,7 @@ func (d *Daemon) maySee(ctx context.Context, p Principal) error {
 
 // findMethod finds what is called; a call need not name the interface.
 func findMethod(in bus.Incoming) (*iface, *method, error) {
+	prepare()
 	for i := range interfaces {
 		f := &interfaces[i]
 		if f.path != in.Path || in.Interface != "" && f.name != in.Interface {

@@ -306,3 +306,55 @@ func TestLongAndHostileTexts(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// What Call sends is what was authorised: the call that it is given encodes to
+// the same bytes as one that is made of the action's JSON, which events and
+// approvals have.
+func TestCallIsAction(t *testing.T) {
+	for sig, args := range map[string]string{
+		"":        `[]`,
+		"s":       `["a\"\\\u00e9\u2028\n"]`,
+		"ybnqiux": `[1,true,-2,3,-4,5,"-6"]`,
+		"td":      `["18446744073709551615","NaN:7ff8000000000001"]`,
+		"ddd":     `[-0.0,"-Infinity",1e-300]`,
+		"aysas":   `[{"b64":"AAH/"},"x",[]]`,
+		"a{sv}":   `[{"z":{"t":"u","v":1},"a":{"t":"a{tas}","v":[["1",["x"]],["1",[]]]}}]`,
+		"a{si}":   `[[["k",1],["k",2]]]`,
+		"(og)v":   `[["/a","a(ii)"],{"t":"v","v":"deep"}]`,
+	} {
+		types, err := dbusjson.ParseSignature(sig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values, err := dbusjson.UnmarshalArgs([]byte(args), types)
+		if err != nil {
+			t.Fatalf("%s: %v", sig, err)
+		}
+		calls := []bus.Call{{Name: "a.b", Path: "/p", Interface: "c.d", Member: "M", Args: bus.Body{Types: types, Values: values}}}
+		if len(types) == 1 {
+			calls = append(calls, bus.Call{Name: "a.b", Path: "/p", Interface: "org.freedesktop.DBus.Properties", Member: "Set",
+				Args: bus.NewBody("ssv", "c.d", "P", dbusjson.Variant{Type: types[0], Value: values[0]})})
+		}
+		for _, c := range calls {
+			a, err := NewCall("system", c)
+			if err != nil {
+				t.Fatalf("%s: %v", sig, err)
+			}
+			made, err := a.call("a.b")
+			if err != nil {
+				t.Fatalf("%s: %v", sig, err)
+			}
+			given, err := dbusjson.Encode(c.Args.Types, c.Args.Values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			authorised, err := dbusjson.Encode(made.Args.Types, made.Args.Values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(given, authorised) || made.Path != c.Path || made.Interface != c.Interface || made.Member != c.Member || made.Args.Signature() != c.Args.Signature() {
+				t.Errorf("%s: %s of %s is sent as %x, authorised was %x", sig, c.Member, a.Args, given, authorised)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package opdbus
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/bus"
@@ -27,7 +28,25 @@ type method struct {
 	do   func(d *Daemon, ctx context.Context, p Principal, in bus.Incoming) ([]any, error)
 	// patience is how long it may take; 0 is defaultPatience.
 	patience time.Duration
+
+	in  string           // signature of the arguments, set by prepare
+	out []*dbusjson.Type // likewise
 }
+
+// prepare reads the signatures of all methods, once; each file of the package
+// may have added some.
+var prepare = sync.OnceFunc(func() {
+	for i := range interfaces {
+		for k := range interfaces[i].methods {
+			m := &interfaces[i].methods[k]
+			m.in = m.InSignature()
+			var err error
+			if m.out, err = dbusjson.ParseSignature(m.OutSignature()); err != nil {
+				panic(err)
+			}
+		}
+	}
+})
 
 // How long a method may take.
 const (

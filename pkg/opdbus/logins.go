@@ -186,8 +186,8 @@ func (d *Daemon) callFor(ctx context.Context, p Principal, c *LoginClaim, in bus
 	if err != nil {
 		return bus.Body{}, err
 	}
-	if want := m.InSignature(); in.Args.Signature() != want {
-		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, want, in.Args.Signature())
+	if have := in.Args.Signature(); have != m.in {
+		return bus.Body{}, unknown("InvalidArgs", "%s takes %q, not %q", in.Member, m.in, have)
 	}
 	answers := f.name == names.BusInterface+".Approvals" && m.kind == changing
 	switch {
@@ -213,8 +213,7 @@ func (d *Daemon) callFor(ctx context.Context, p Principal, c *LoginClaim, in bus
 	if err != nil {
 		return bus.Body{}, err
 	}
-	out, err := dbusjson.ParseSignature(m.OutSignature())
-	return bus.Body{Types: out, Values: results}, err
+	return bus.Body{Types: m.out, Values: results}, nil
 }
 
 // A StepUpError says that a security key must be touched.

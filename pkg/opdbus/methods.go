@@ -199,7 +199,7 @@ func (d *Daemon) call(ctx context.Context, p Principal, in bus.Incoming) ([]any,
 			return nil, err
 		}
 	}
-	answer, _, err := d.Gate.Call(ctx, d.server.Conn, p, c, Options{})
+	answer, _, err := d.Gate.makeCall(ctx, d.server.Conn, p, a, c, Options{})
 	if err != nil {
 		return nil, err
 	}
