@@ -12,12 +12,13 @@
 }:
 let
   root = ../.;
+  version = "0-unstable";
   # go.mod asks for it, and buildGoModule lets Go fetch no other.
   build = if lib.versionAtLeast go.version "1.26" then buildGoModule else buildGo126Module;
 in
 build {
   pname = "ghostbridge";
-  version = "0-unstable";
+  inherit version;
 
   src = lib.fileset.toSource {
     inherit root;
@@ -48,6 +49,7 @@ build {
   ldflags = [
     "-s"
     "-w"
+    "-X github.com/ghostbridge/ghostbridge/pkg/cli.version=${version}"
   ];
   nativeBuildInputs = [ installShellFiles ];
 

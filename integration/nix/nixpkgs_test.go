@@ -141,7 +141,7 @@ func TestPackage(t *testing.T) {
 			t.Errorf("the package lacks %s: %v", file, err)
 		}
 	}
-	if text, err := exec.Command(filepath.Join(out, "bin/op-dbus"), "--version").CombinedOutput(); err != nil {
+	if text, err := exec.Command(filepath.Join(out, "bin/op-dbus"), "--version").CombinedOutput(); err != nil || !strings.Contains(string(text), "0-unstable") {
 		t.Errorf("op-dbus --version: %v\n%s", err, text)
 	}
 
