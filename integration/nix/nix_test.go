@@ -118,10 +118,35 @@ type host struct {
 				HTTPAddr string `json:"http_addr"`
 				HTTPPort int    `json:"http_port"`
 			}
+			Security struct {
+				SecretKey string `json:"secret_key"`
+			}
+		}
+		Provision struct {
+			Datasources struct {
+				Settings struct {
+					Datasources []struct{ Type, UID, URL string }
+				}
+			}
+			Dashboards struct {
+				Settings struct {
+					Providers []struct{ Options struct{ Path string } }
+				}
+			}
 		}
 	}
 	Docker map[string]any
-	NoVNC  string
+	Incus  struct {
+		Profiles []struct {
+			Name    string
+			Devices map[string]map[string]string
+		}
+	}
+	LXC            string
+	Libvirt        map[string]string
+	DBusPackages   []string
+	SystemPackages []string
+	NoVNC          string
 }
 
 // An outcome is all that nix/tests/eval.nix says.
@@ -296,8 +321,52 @@ func checkHost(t *testing.T, h *host) {
 	if s := h.Grafana.Settings.Server; fmt.Sprintf("%s:%d", s.HTTPAddr, s.HTTPPort) != fmt.Sprintf("127.0.0.1:%d", names.GrafanaPort) {
 		t.Errorf("Grafana on %+v", s)
 	}
+	if s := h.Grafana.Settings.Security.SecretKey; !strings.HasPrefix(s, "$__file{") {
+		t.Errorf("Grafana's key is in its configuration: %q", s)
+	}
+	if d := h.Grafana.Provision.Datasources.Settings.Datasources; len(d) != 1 || d[0].Type != "prometheus" || d[0].UID != "ghostbridge-prometheus" ||
+		d[0].URL != fmt.Sprintf("http://127.0.0.1:%d", names.PrometheusPort) {
+		t.Errorf("Grafana's sources: %+v", d)
+	}
+	if p := h.Grafana.Provision.Dashboards.Settings.Providers; len(p) != 1 {
+		t.Errorf("Grafana's dashboards: %+v", p)
+	} else if _, err := os.Stat(filepath.Join(root, "packaging", p[0].Options.Path[strings.LastIndex(p[0].Options.Path, "/monitoring/"):], "ghostbridge.json")); err != nil {
+		t.Error(err)
+	}
+	checkGuests(t, h)
+	for kind, packages := range map[string][]string{"the bus": h.DBusPackages, "the system": h.SystemPackages} {
+		if !slices.Contains(packages, "ghostbridge") {
+			t.Errorf("%s has not our package: %q", kind, packages)
+		}
+	}
 	if !strings.Contains(h.NoVNC, "display0: 127.0.0.1:5900\n") {
 		t.Errorf("noVNC's displays: %q", h.NoVNC)
+	}
+}
+
+// checkGuests looks at what puts virtual machines and containers on the bridges,
+// and at what would keep them from it.
+func checkGuests(t *testing.T, h *host) {
+	t.Helper()
+	for _, b := range []string{names.UplinkBridge, names.InternalBridge} {
+		for _, dir := range []string{"", "autostart/"} {
+			file := "/var/lib/libvirt/qemu/networks/" + dir + b + ".xml"
+			for _, part := range []string{"<name>" + b + "</name>", "<bridge name='" + b + "'/>", "<virtualport type='openvswitch'/>"} {
+				if !strings.Contains(h.Libvirt[file], part) {
+					t.Errorf("%s has not %s:\n%s", file, part, h.Libvirt[file])
+				}
+			}
+		}
+	}
+	if !strings.Contains(h.LXC, "lxc.net.0.link = "+names.InternalBridge+"\n") {
+		t.Errorf("LXC: %s", h.LXC)
+	}
+	if p := h.Incus.Profiles; len(p) != 1 || p[0].Name != "default" || p[0].Devices["eth0"]["parent"] != names.InternalBridge || p[0].Devices["eth0"]["nictype"] != "bridged" {
+		t.Errorf("Incus: %+v", p)
+	}
+	// Its policy would drop what guests forward.
+	if h.Docker["ip-forward-no-drop"] != true {
+		t.Errorf("Docker: %v", h.Docker)
 	}
 }
 

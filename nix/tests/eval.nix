@@ -132,6 +132,29 @@ in
     prometheus = host.config.services.prometheus;
     grafana = host.config.services.grafana;
     docker = host.config.virtualisation.docker.daemon.settings;
+    incus = host.config.virtualisation.incus.preseed;
+    lxc = host.config.virtualisation.lxc.defaultConfig;
+    # Files of libvirt's networks, by path.
+    libvirt = builtins.listToAttrs (
+      builtins.concatMap (
+        rule:
+        let
+          m = builtins.match "L\\+ (/var/lib/libvirt/[^ ]+) - - - - (.+)" rule;
+        in
+        if m == null then
+          [ ]
+        else
+          [
+            {
+              name = builtins.elemAt m 0;
+              value = builtins.readFile (builtins.elemAt m 1);
+            }
+          ]
+      ) host.config.systemd.tmpfiles.rules
+    );
+    # Where bus policies and polkit's actions are looked for.
+    dbusPackages = map (p: p.name) host.config.services.dbus.packages;
+    systemPackages = map (p: p.name) host.config.environment.systemPackages;
     novnc = builtins.readFile host.config.environment.etc."ghostbridge/novnc".source;
   };
 
