@@ -53,9 +53,21 @@ let
     + (if unit ? comment then "# ${unit.comment}\n" else "")
     + builtins.concatStringsSep "" (map (section (known name unit)) sections);
 
+  # The same text for each unit that it is for, by the path below that of the
+  # drop-in's name.
+  dropin =
+    name: d:
+    map (unit: {
+      name = "drop-ins/${name}/${unit}.d/${name}.conf";
+      value = unitText name (removeAttrs d [ "units" ]);
+    }) d.units;
+
   lines = list: header + builtins.concatStringsSep "" (map (l: "${l}\n") list);
 in
 builtins.mapAttrs unitText source.units
+// builtins.listToAttrs (
+  builtins.concatLists (map (n: dropin n source.dropins.${n}) (builtins.attrNames source.dropins))
+)
 // import ./opdbus.nix
 // {
   "sysusers.d/ghostbridge.conf" = lines source.sysusers;

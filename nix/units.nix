@@ -612,6 +612,24 @@ in
     };
   };
 
+  # What somebody may put beside units to have them do otherwise. Off: they are
+  # installed where systemd does not look.
+  dropins.qdrant = {
+    comment = "The index in Qdrant, with the API key alone in a file of root's. Another machine's needs GB_INDEX=qdrants://HOST in /etc/default/ghostbridge, and IPAddressAllow= with its address here.";
+    units = [
+      "gb-vecsync@.service"
+      "blockchain-search.service"
+    ];
+    Unit.After = "qdrant.service";
+    Service = {
+      Environment = "GB_INDEX=qdrant://127.0.0.1:6334";
+      LoadCredential = "qdrant-key:/etc/ghostbridge/qdrant-key";
+      IPAddressAllow = "localhost";
+      PrivateNetwork = false;
+      RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+    };
+  };
+
   # Names that are another unit's: the README's openvswitch.service is whatever
   # runs the switch.
   aliases."openvswitch.service" = "ovs-vswitchd.service";
