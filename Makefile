@@ -268,6 +268,7 @@ install:
 	for d in monitoring libvirt; do \
 	  (cd packaging && find $$d -type f ! -name '*_test.yml') | while read -r f; do install -D -m 644 packaging/$$f '$(DESTDIR)$(PREFIX)/share/ghostbridge/'$$f; done; \
 	done
+	(cd units && find *.d -name 'ghostbridge-*.conf') | while read -r f; do install -D -m 644 units/$$f '$(DESTDIR)$(PREFIX)/lib/systemd/system/'$$f; done
 	(cd units && find drop-ins -type f) | while read -r f; do install -D -m 644 units/$$f '$(DESTDIR)$(PREFIX)/share/ghostbridge/'$$f; done
 	install -m 644 pkg/ovs/ovs.schema.json pkg/hoststate/state.schema.json '$(DESTDIR)$(PREFIX)/share/ghostbridge/'
 	keep() { [ -e "$$3" ] || install -m "$$1" "$$2" "$$3"; }; \

@@ -53,13 +53,21 @@ let
     + (if unit ? comment then "# ${unit.comment}\n" else "")
     + builtins.concatStringsSep "" (map (section (known name unit)) sections);
 
-  # The same text for each unit that it is for, by the path below that of the
-  # drop-in's name.
+  # The same text for each unit that it is for.
   dropin =
     name: d:
     map (unit: {
-      name = "drop-ins/${name}/${unit}.d/${name}.conf";
-      value = unitText name (removeAttrs d [ "units" ]);
+      name =
+        if d.choice or false then
+          "drop-ins/${name}/${unit}.d/${name}.conf"
+        else
+          "${unit}.d/ghostbridge-${name}.conf";
+      value = unitText name (
+        removeAttrs d [
+          "choice"
+          "units"
+        ]
+      );
     }) d.units;
 
   lines = list: header + builtins.concatStringsSep "" (map (l: "${l}\n") list);

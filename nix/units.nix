@@ -471,6 +471,8 @@ in
         ExecStart = "${bin "gb-snap"} take --subvolume @blockchain-snapshots --pending ${run}/pending ${timing}";
         LogLevelMax = "notice";
         StandardOutput = "null";
+        # Else it is where standard output is.
+        StandardError = "journal";
         # What opdbus apply has set wins.
         EnvironmentFile = [
           "-/etc/default/ghostbridge"
@@ -612,9 +614,18 @@ in
     };
   };
 
-  # What somebody may put beside units to have them do otherwise. Off: they are
-  # installed where systemd does not look.
+  # What stands beside units to have them do otherwise. Where it says choice, it
+  # is installed where systemd does not look, for somebody to put there.
+  dropins.boot = {
+    comment = "The network comes after the bridges, those after the switch: one that hangs would hold it up for the five minutes that Debian allows.";
+    units = [
+      "ovsdb-server.service"
+      "ovs-vswitchd.service"
+    ];
+    Service.TimeoutStartSec = "1min";
+  };
   dropins.qdrant = {
+    choice = true;
     comment = "The index in Qdrant, with the API key alone in a file of root's. Another machine's needs GB_INDEX=qdrants://HOST in /etc/default/ghostbridge, and IPAddressAllow= with its address here.";
     units = [
       "gb-vecsync@.service"

@@ -5,6 +5,7 @@ package units
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func TestDropIns(t *testing.T) {
 	for path, text := range render(t, build(t), "/bin") {
 		rest, ok := strings.CutPrefix(path, "drop-ins/")
 		if !ok {
-			continue
+			continue // those of others' units
 		}
 		name, file, _ := strings.Cut(rest, "/")
 		unit, _, ok := strings.Cut(file, ".d/")
@@ -71,5 +72,25 @@ func TestQdrantDropIn(t *testing.T) {
 		if got := u.get("Service", "LoadCredential"); got != "qdrant-key:"+names.ConfigDir+"/qdrant-key" {
 			t.Errorf("%s: %s", unit, got)
 		}
+	}
+}
+
+// What stands beside others' units names units that are there, limits how long
+// a boot waits for them, and does nothing else.
+func TestDropInsOfOthers(t *testing.T) {
+	n := 0
+	for path, text := range committed(t) {
+		unit, file, ok := strings.Cut(path, ".d/")
+		if !ok || !strings.HasPrefix(file, "ghostbridge-") {
+			continue
+		}
+		n++
+		u := parse(t, path, text)
+		if !slices.Contains(systemUnits, unit) || len(u) != 1 || len(u["Service"]) != 1 || u.get("Service", "TimeoutStartSec") != "1min" {
+			t.Errorf("%s: %v", path, u)
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d of them", n)
 	}
 }

@@ -316,6 +316,9 @@ func TestRules(t *testing.T) {
 		if t := u.get("Service", "Type"); t == "notify" && (u.get("Service", "WatchdogSec") == "" || u.get("Service", "Restart") == "") {
 			complain("no watchdog, or no restart behind it")
 		}
+		if out := u.get("Service", "StandardOutput"); out != "" && out != "journal" && u.get("Service", "StandardError") != "journal" {
+			complain("what it says of an error goes to %s", out)
+		}
 		answers := name == "ovs-switch@.service"
 		if u.get("Service", "StandardInput") == "socket" && u.get("Service", "StandardOutput") != "journal" && !answers {
 			complain("standard output goes into the socket")
