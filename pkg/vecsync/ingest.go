@@ -94,9 +94,9 @@ func (e *namesError) Hint() string {
 // returns how many it has applied. Empty input is none.
 //
 // Errors: a *StreamError for a stream that is cut off, corrupt or none at all;
-// a *LostParentError; a *VersionError; a *Finding, which is stored in the index
-// too. In each case the streams before it are applied and the cursor stands at the last of
-// them.
+// a *LostParentError; a *VersionError; one whose exit code is 75, for a log that
+// was being made; a *Finding, which is stored in the index too. In each case the
+// streams before it are applied and the cursor stands at the last of them.
 func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -432,6 +432,10 @@ func (in *ingester) end() error {
 		return &StreamError{errors.New("it is of a subvolume without the log that the index is of")}
 	case before > 0:
 		return found(FindingRemoved, 0, "the snapshot holds no log any more")
+	default:
+		if f := in.unfinishedLog(); f != nil {
+			return &unfinishedError{f.Paths()[0]}
+		}
 	}
 	return in.commit(tx, cursor, cursor.TreeSize-before)
 }
@@ -529,6 +533,32 @@ func isLog(f *sendstream.File) bool {
 		}
 	}
 	return false
+}
+
+// unfinishedLog returns a directory in which a log is being made: it has the
+// first segment, and a checkpoint not yet. What such a snapshot holds is not
+// kept, and the stream that leads from it to the next has it no more: a
+// checkpoint that is there under a temporary name gets its own, and that is all
+// that a stream says of it.
+func (in *ingester) unfinishedLog() *sendstream.File {
+	for f := range in.names.Files() {
+		if e := f.Entry(layout.SegmentName(0)); e != nil && e.IsRegular() && !hasCheckpoint(f) {
+			return f
+		}
+	}
+	return nil
+}
+
+// An unfinishedError says that the log was being made when the snapshot was
+// taken: exit code 75.
+type unfinishedError struct{ dir string }
+
+func (e *unfinishedError) Error() string {
+	return fmt.Sprintf("the log %q has no checkpoint yet", e.dir)
+}
+func (e *unfinishedError) ExitCode() int { return 75 }
+func (e *unfinishedError) Hint() string {
+	return "nothing of this stream was taken; a later snapshot has it"
 }
 
 func hasCheckpoint(f *sendstream.File) bool {
