@@ -33,6 +33,19 @@ func TestKeysOfJSON(t *testing.T) {
 	for _, tool := range []string{"gb-chain", "gb-snap", "gb-vecsync", "gb-ovs-setup", "opdbus", "gb-web"} {
 		t.Run(tool, func(t *testing.T) {
 			documented := documentedKeys(t, string(text), "JSON of "+tool)
+			_, section, _ := strings.Cut(string(text), "\n## JSON of "+tool+"\n")
+			_, section, _ = strings.Cut(section, "\n| command |")
+			section, _, _ = strings.Cut(section, "\n\n")
+			for row := range strings.Lines(section) {
+				if !strings.HasPrefix(row, "| `") {
+					continue
+				}
+				for _, m := range regexp.MustCompile("`([a-z][a-z -]*?)( -[-a-z ]*)?`").FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+					if manual(t, tool, m[1]) == "" {
+						t.Errorf("FORMATS.md, JSON of %s: man/%s.1 has no %s %s", tool, tool, tool, m[1])
+					}
+				}
+			}
 			keys := printedKeys(t, tool, exports)
 			if len(keys) < 4 {
 				t.Errorf("only the keys %q were found", keys)
