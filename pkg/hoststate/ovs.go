@@ -37,11 +37,20 @@ const (
 
 // A Switch is what this package needs of *ovs.Setup.
 type Switch interface {
+	// Survey reads what is and says what Apply would change.
 	Survey(ctx context.Context, c *ovs.Config) (*ovs.Survey, error)
+	// Apply brings the switch to c, in one transaction that is guarded by what
+	// was read.
 	Apply(ctx context.Context, c *ovs.Config, o ovs.ApplyOptions) (*ovs.Outcome, error)
+	// Confirm keeps the change id that awaits it, and returns its id; "" is
+	// whichever awaits it.
 	Confirm(ctx context.Context, id string) (string, error)
+	// Undo brings back what a checkpoint remembers, and the configuration that
+	// was confirmed before.
 	Undo(ctx context.Context, point *ovs.Checkpoint, before *ovs.Confirmed) error
+	// InForce returns the configuration that is in force, fallback if none is.
 	InForce(fallback *ovs.Config) (*ovs.Config, error)
+	// Close ends the connection.
 	Close()
 }
 

@@ -27,18 +27,23 @@ type Send func(ctx context.Context) (bus.Body, error)
 // records the outcome. Undo does the same for going back, which is never
 // refused.
 type Gate interface {
+	// Do authorises op and does it by act.
 	Do(ctx context.Context, op Operation, act func(ctx context.Context, send Send) (json.RawMessage, error)) error
+	// Undo takes op's opposite to the host by act.
 	Undo(ctx context.Context, op Operation, act func(ctx context.Context, send Send) (json.RawMessage, error)) error
 }
 
 // A Bus is where state is read.
 type Bus interface {
+	// Call makes a call and returns what it answered.
 	Call(ctx context.Context, c bus.Call) (bus.Body, error)
 }
 
 // A Stream is signals in order; *bus.Watch is one.
 type Stream interface {
+	// Next waits for the next signal.
 	Next(ctx context.Context) (bus.Signal, error)
+	// Close ends the stream.
 	Close() error
 }
 
@@ -128,6 +133,7 @@ type About struct {
 
 // A Plugin is a part of the host.
 type Plugin interface {
+	// About says what the plugin is called and what it is for.
 	About() About
 	// Available returns why the plugin can't be used on this host, "" if it can.
 	Available(ctx context.Context) string

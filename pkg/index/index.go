@@ -30,6 +30,7 @@ type Writer interface {
 	Scan(prefix string) (iter.Seq2[string, []byte], func() error)
 	// Begin starts a transaction. There is one at a time.
 	Begin() (Tx, error)
+	// Close ends the use of the index; what was committed stays.
 	Close() error
 }
 
@@ -43,6 +44,8 @@ type Tx interface {
 	Remove(first, end int64) error
 	// Set sets a state key; a nil value deletes it.
 	Set(key string, value []byte) error
+	// Commit makes the changes durable, then seen. After an error nothing of
+	// them is seen.
 	Commit() error
 	// Rollback ends a transaction that was not committed; after Commit it
 	// does nothing.
@@ -53,6 +56,7 @@ type Tx interface {
 type Embedder interface {
 	// ID names the vector space.
 	ID() string
+	// Dim is how many numbers a vector has.
 	Dim() int
 	// EmbedDocuments returns for each text a vector of length 1, or nil where
 	// there is none. An error says that it can't now: the index goes on
@@ -148,7 +152,9 @@ type Totals struct {
 // A Reader is an index that is searched. It may be used by several goroutines,
 // and while a Writer changes the index; it sees what was last committed.
 type Reader interface {
+	// Get returns the value of a state key, nil if there is none.
 	Get(key string) ([]byte, error)
+	// Totals counts what the index holds.
 	Totals() (Totals, error)
 	// Space returns the ID of the vectors' space, "" if there are none.
 	Space(ctx context.Context) (string, error)
@@ -175,5 +181,6 @@ type Reader interface {
 	Events(ctx context.Context, first, end int64) ([]Event, error)
 	// Templates returns templates by their ids; Score is 0.
 	Templates(ctx context.Context, ids []ID) ([]Candidate, error)
+	// Close ends the use of the index.
 	Close() error
 }

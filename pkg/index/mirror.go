@@ -20,7 +20,9 @@ type Mirror interface {
 	// ("" if that is not known yet), is about to change the mirror. as is what the last Publish of this file has returned, "" before. whole
 	// asks for all that the file holds, since the mirror has nothing of it.
 	Open(ctx context.Context, file, log, as string) (whole bool, err error)
+	// Put writes a record in the place of the one with its Ref, if there is one.
 	Put(ctx context.Context, r Record) error
+	// Drop deletes the record with a Ref; one that is not there is no error.
 	Drop(ctx context.Context, r Ref) error
 	// Publish makes what was put durable, then seen, and returns what was not
 	// taken in. as is the name by which readers now see this file, "" if they
@@ -29,7 +31,10 @@ type Mirror interface {
 }
 
 // A Record is one of the kinds below.
-type Record interface{ Ref() Ref }
+type Record interface {
+	// Ref says which record of the file it is.
+	Ref() Ref
+}
 
 // The kinds of records.
 const (

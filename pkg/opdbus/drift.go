@@ -26,6 +26,7 @@ const (
 
 // A SwitchWatcher tells of changes of a switch; *ovs.Setup is one.
 type SwitchWatcher interface {
+	// Watch calls the options' functions for each change until ctx ends.
 	Watch(ctx context.Context, o ovs.WatchOptions) error
 }
 

@@ -53,8 +53,8 @@ func (g *Gate) CurrentPolicy() *Policy {
 type DeniedError struct {
 	Action   Action
 	Decision Decision
-	Approval *Approval // that was asked for, or nil
-	Wait     time.Duration
+	Approval *Approval     // that was asked for, or nil
+	Wait     time.Duration // until the rate limit lets it through; 0 if that was not it
 }
 
 func (e *DeniedError) Error() string {

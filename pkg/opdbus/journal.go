@@ -18,13 +18,16 @@ import (
 // A Journal makes events durable. Record returns when they are, or an error;
 // then they may or may not be.
 type Journal interface {
+	// Record appends lines, each an event without its newline, in order.
 	Record(ctx context.Context, lines ...[]byte) error
+	// Close ends the use of the journal.
 	Close() error
 }
 
 // A Deferrer is a Journal that can record lines later, in order with what is
 // recorded otherwise. failed is called if they could not be made durable.
 type Deferrer interface {
+	// Defer takes the lines and returns at once.
 	Defer(lines [][]byte, failed func(error))
 }
 

@@ -125,7 +125,9 @@ func (d *Daemon) clearFlows(ctx context.Context, p Principal, in bus.Incoming) (
 
 // A SwitchReader is what the daemon reads of a switch; *ovs.Setup is one.
 type SwitchReader interface {
+	// Bridges returns the names of all bridges.
 	Bridges(ctx context.Context) ([]string, error)
+	// Flows returns the flows of a bridge, as ovs-ofctl writes them.
 	Flows(ctx context.Context, bridge string) ([]string, error)
 }
 

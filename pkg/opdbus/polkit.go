@@ -12,6 +12,8 @@ import (
 
 // An Authorizer says whether a principal may. An error is a no.
 type Authorizer interface {
+	// Authorize returns nil if p may do the action, with details for whoever
+	// is asked.
 	Authorize(ctx context.Context, p Principal, action string, details map[string]string) error
 }
 

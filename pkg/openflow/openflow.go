@@ -36,8 +36,8 @@ const (
 
 // A Flow is one flow, as ovs-ofctl(8) writes them.
 type Flow struct {
-	Table    int
-	Priority int
+	Table    int    // 0 to 254
+	Priority int    // 0 to 65535; the greatest that matches decides
 	Match    string // such as "tcp,tp_dst=22"; empty matches all
 	Actions  string
 	Cookie   uint64 // with CookiePrefix

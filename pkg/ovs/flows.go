@@ -27,7 +27,8 @@ const defaultBroadcastLimit = 1000 // frames a second
 // FlowSets are the flows that bridges should have, by bridge.
 type FlowSets map[string]FlowSet
 
-// A FlowSet is a bridge's flows and the rate of its meter, 0 for none.
+// A FlowSet is a bridge's flows and the rate of its meter in frames a second, 0
+// for none.
 type FlowSet struct {
 	Flows []openflow.Flow
 	Rate  int

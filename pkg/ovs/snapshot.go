@@ -49,6 +49,7 @@ func configColumns(table string, t ovsdb.Table) []string {
 // A SchemaDB is a database that tells its schema.
 type SchemaDB interface {
 	DB
+	// Schema returns the schema of a database.
 	Schema(ctx context.Context, db string) (*ovsdb.Schema, error)
 }
 

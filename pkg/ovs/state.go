@@ -22,6 +22,8 @@ const (
 
 // A DB is a connection to the switch's database.
 type DB interface {
+	// Transact makes one transaction of ops: all of it or nothing. There is a
+	// result for each; an error if one of them failed.
 	Transact(ctx context.Context, db string, ops ...ovsdb.Operation) ([]ovsdb.Result, error)
 }
 

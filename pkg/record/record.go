@@ -88,9 +88,9 @@ type Ack struct {
 
 // A RefusedError is the daemon's refusal of a line.
 type RefusedError struct {
-	Line   int64
+	Line   int64 // that was refused, from 1 on this connection
 	Reason string
-	Code   int
+	Code   int // exit code that fits
 }
 
 func (e *RefusedError) Error() string {

@@ -42,13 +42,15 @@ type Address struct {
 	Peer      netip.Prefix `json:"peer,omitzero"`
 	Broadcast netip.Addr   `json:"broadcast,omitzero"`
 	Label     string       `json:"label,omitempty"`
-	Scope     int          `json:"scope,omitempty"`
-	Flags     int          `json:"flags,omitempty"`
-	Valid     int          `json:"valid_lft,omitempty"` // seconds; 0 for ever
-	Preferred int          `json:"preferred_lft,omitempty"`
+	Scope     int          `json:"scope,omitempty"`         // RT_SCOPE_ of rtnetlink(7)
+	Flags     int          `json:"flags,omitempty"`         // IFA_F_
+	Valid     int          `json:"valid_lft,omitempty"`     // seconds; 0 for ever
+	Preferred int          `json:"preferred_lft,omitempty"` // likewise
 }
 
-// A Route is one that leads over a link.
+// A Route is one that leads over a link. Numbers are the kernel's, as
+// rtnetlink(7) has them: Scope RT_SCOPE_, Type RTN_, Protocol RTPROT_, Flags
+// RTNH_F_; MTU is in bytes, 0 for the link's.
 type Route struct {
 	Dst      netip.Prefix `json:"dst"`
 	Gateway  netip.Addr   `json:"gateway,omitzero"`

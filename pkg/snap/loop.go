@@ -13,7 +13,7 @@ import (
 // the one before is not done is skipped, not made up for.
 type Loop struct {
 	Taker *Taker
-	Every time.Duration
+	Every time.Duration // the period, more than 0
 
 	// Each, if not nil, is called after each tick with what it did; err is
 	// nil if it was a good one.

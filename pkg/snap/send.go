@@ -21,9 +21,9 @@ import (
 type Sender struct {
 	Store  *Store
 	Source string
-	Cursor string       // the receiver's cursor file, "" if there is none
-	Parent *subvol.UUID // to start from, zero for a full stream; nil for what Cursor says
-	Replay time.Duration
+	Cursor string           // the receiver's cursor file, "" if there is none
+	Parent *subvol.UUID     // to start from, zero for a full stream; nil for what Cursor says
+	Replay time.Duration    // after a gap longer than this the snapshots between are sent too; 0 for never
 	Now    func() time.Time // nil for time.Now
 
 	// Waiting says that Stream sends nothing because what it has sent is not

@@ -15,16 +15,16 @@ type Status struct {
 
 	Source    string     `json:"source"`
 	Snapshots string     `json:"snapshots"`
-	Live      int        `json:"live"`
-	Held      int        `json:"held"`
-	Newest    *time.Time `json:"newest"`
-	Ahead     bool       `json:"ahead"` // the source has changed since
+	Live      int        `json:"live"`   // snapshots that are there
+	Held      int        `json:"held"`   // of them, those that a hold keeps
+	Newest    *time.Time `json:"newest"` // when it was taken; null if there is none
+	Ahead     bool       `json:"ahead"`  // the source has changed since
 	Period    float64    `json:"period_seconds"`
-	Backlog   int        `json:"backlog"`
+	Backlog   int        `json:"backlog"` // deleted snapshots that the kernel has not finished with
 	Size      uint64     `json:"size_bytes"`
 	Available uint64     `json:"available_bytes"`
 	Metadata  [2]uint64  `json:"metadata_bytes"` // used, allocated
-	Qgroups   bool       `json:"qgroups"`
+	Qgroups   bool       `json:"qgroups"`        // quota groups are on: deleting is slow
 
 	WrittenPerDay *float64 `json:"written_bytes_per_day"` // to the devices, since the loop began; null if not known
 	GoodAge       *float64 `json:"last_good_age_seconds"` // null if no tick since boot

@@ -19,17 +19,30 @@ import (
 // Btrfs is what this package needs of the file system: subvol.System, or
 // subvol.Memory in tests.
 type Btrfs interface {
+	// Info returns what the kernel knows of the subvolume at path.
 	Info(path string) (subvol.Info, error)
+	// Names returns the names of the subvolumes directly in dir, in no order.
 	Names(dir string) ([]string, error)
+	// Inside says whether dir lies in the subvolume source, or below it in another.
 	Inside(dir, source string) (bool, error)
+	// Snapshot makes a read-only snapshot dst of src.
 	Snapshot(src, dst string) error
+	// Delete deletes the subvolume name in dir if its id is the one given.
 	Delete(dir, name string, id uint64) error
+	// Backlog returns how many deleted subvolumes are not cleaned up yet.
 	Backlog(dir string) (int, error)
+	// Space returns how full the file system of dir is.
 	Space(dir string) (subvol.Space, error)
+	// Qgroups says whether quota groups are on.
 	Qgroups(dir string) (bool, error)
+	// Written returns the bytes written to the file system's devices.
 	Written(dir string) (uint64, error)
+	// Changed returns the bytes of file data that the subvolume at path has from
+	// transactions later than since.
 	Changed(path string, since uint64) (uint64, error)
+	// Stamp returns by what a change of the subvolume at path is seen.
 	Stamp(ctx context.Context, path string) (subvol.Stamp, error)
+	// Send writes a send stream.
 	Send(ctx context.Context, j subvol.SendJob) error
 }
 

@@ -13,7 +13,9 @@ import (
 
 // A Switch is Open vSwitch, to look at.
 type Switch interface {
+	// Status returns what gb-ovs-setup status shows.
 	Status(ctx context.Context, who access.Session) (*ovs.Status, error)
+	// Flows returns the flows of a bridge, one a string, as ovs-ofctl writes them.
 	Flows(ctx context.Context, who access.Session, bridge string) ([]string, error)
 }
 

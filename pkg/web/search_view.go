@@ -14,6 +14,7 @@ import (
 
 // A Searcher answers questions.
 type Searcher interface {
+	// Ask returns hits, best first, and what stands at the end of an answer.
 	Ask(ctx context.Context, r search.Request) ([]search.Hit, *search.End, error)
 }
 

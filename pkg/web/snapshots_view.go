@@ -21,6 +21,7 @@ import (
 
 // Snapshots is the directory of snapshots, to look at.
 type Snapshots interface {
+	// Look reads the directory; it changes nothing.
 	Look(ctx context.Context) (*SnapshotsState, error)
 }
 
