@@ -78,8 +78,20 @@ func run(ctx context.Context, cache string, keep bool, steps []string) (err erro
 	if err != nil {
 		return err
 	}
-	tree, err := os.MkdirTemp(filepath.Dir(tar), "tree-")
+	lock, err := os.Create(filepath.Join(cache, "lock"))
 	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another one is under way in %s: %w", cache, err)
+	}
+	// What a run that was killed has left, or one that was to keep it, goes.
+	tree := filepath.Join(filepath.Dir(tar), "tree")
+	if err := os.RemoveAll(tree); err != nil {
+		return err
+	}
+	if err := os.Mkdir(tree, 0o755); err != nil {
 		return err
 	}
 	defer func() {
@@ -117,10 +129,6 @@ func fill(tree, tar string) error {
 		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", argv[0], err, strings.TrimSpace(string(out)))
 		}
-	}
-	// MkdirTemp's is for root only, and a tree's root is for all.
-	if err := os.Chmod(tree, 0o755); err != nil {
-		return err
 	}
 	certificates, err := filepath.Glob("/usr/local/share/ca-certificates/*.crt")
 	if err != nil {
