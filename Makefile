@@ -170,8 +170,8 @@ reproducible: build
 	$(MAKE) deb DIST="$$dir/here" VERSION='$(VERSION)' >/dev/null; \
 	export GOCACHE="$$dir/cache"; \
 	$(MAKE) -C "$$tree" deb DIST="$$dir/there" VERSION='$(VERSION)' >/dev/null; \
-	for t in $(TOOLS); do cmp "bin/$$t" "$$tree/bin/$$t" && sha256sum "bin/$$t"; done; \
-	cd "$$dir/here" && for p in *.deb; do cmp "$$p" "../there/$$p" && sha256sum "$$p"; done
+	for t in $(TOOLS); do cmp "bin/$$t" "$$tree/bin/$$t"; sha256sum "bin/$$t"; done; \
+	cd "$$dir/here"; for p in *.deb; do cmp "$$p" "../there/$$p"; sha256sum "$$p"; done
 
 # With the race detector, and how much of each package its own tests run.
 race:
