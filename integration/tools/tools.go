@@ -1,6 +1,7 @@
 // Package tools gives tests the project's own binaries. Where make test has
 // built them, GB_BIN names their directory; else they are built once for the
-// test binary that asks, and removed when it ends.
+// test binary that asks, and removed when it ends. Every user can run them: where
+// GB_BIN is out of others' reach, they are copied.
 //
 //	func TestMain(m *testing.M) { tools.Main(m) }
 //
@@ -40,14 +41,20 @@ func Main(m *testing.M) {
 func Dir(t testing.TB) string {
 	t.Helper()
 	build.Do(func() {
-		if dir = os.Getenv("GB_BIN"); dir != "" {
+		built := os.Getenv("GB_BIN")
+		if built != "" && open(built) {
+			dir = built
 			return
 		}
 		if dir, err = os.MkdirTemp("", "gb-bin-"); err != nil {
 			return
 		}
 		own = true
-		if err = os.Chmod(dir, 0o755); err != nil { // for tests that are another user
+		if err = os.Chmod(dir, 0o755); err != nil {
+			return
+		}
+		if built != "" {
+			err = os.CopyFS(dir, os.DirFS(built))
 			return
 		}
 		if out, e := exec.Command("go", "build", "-o", dir+"/", module+"/cmd/...", module+"/integration/run").CombinedOutput(); e != nil {
@@ -58,6 +65,24 @@ func Dir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// open says whether everybody can go into a directory: some tests run programs
+// as another user, who can't if it is in the home of root.
+func open(dir string) bool {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode().Perm()&0o001 == 0 {
+			return false
+		}
+		if dir == filepath.Dir(dir) {
+			return true
+		}
+	}
 }
 
 // Path returns the path of one binary.
