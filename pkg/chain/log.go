@@ -376,7 +376,7 @@ func (l *Log) checkpoint(archive bool) error {
 	if err != nil || p == nil {
 		return err
 	}
-	return l.published(p, p.publish(l.st))
+	return l.published(p, p.publish(l.st, l.keys.last))
 }
 
 // An unpublished checkpoint is signed but not in the log's files yet.
@@ -385,6 +385,7 @@ type unpublished struct {
 	note    []byte
 	archive bool
 	now     time.Time
+	saved   error // of remembering it, set by publish
 }
 
 // sign signs the tree as it is, nil if the latest checkpoint covers it. All of
@@ -410,14 +411,15 @@ func (l *Log) sign(archive bool) (*unpublished, error) {
 	now := l.opts.now()
 	// A clock that was put back must not stop the archive.
 	archive = archive || now.Sub(l.archivedAt).Abs() >= archiveEvery
-	return &unpublished{c, note, archive, now}, nil
+	return &unpublished{Checkpoint: c, note: note, archive: archive, now: now}, nil
 }
 
 // publish puts the checkpoint into the log's files. The order is archive, then
 // checkpoint, so that the last one of an epoch is in the archive before
 // anybody sees it. It touches nothing of the Log, so that events may be
-// appended at the same time.
-func (p *unpublished) publish(st store) error {
+// appended at the same time. It also saves the checkpoint in last, whose rename
+// may have to wait for the file system's journal: no append waits for that.
+func (p *unpublished) publish(st store, last lastCheckpoint) error {
 	if p.archive {
 		if err := appendWhole(st, layout.Checkpoints, append(p.note[:len(p.note):len(p.note)], '\n')); err != nil {
 			return fmt.Errorf("archive checkpoint: %w", err)
@@ -426,6 +428,7 @@ func (p *unpublished) publish(st store) error {
 	if err := st.Replace(layout.Checkpoint, p.note); err != nil {
 		return fmt.Errorf("publish checkpoint: %w", err)
 	}
+	p.saved = last.save(p.Checkpoint)
 	return nil
 }
 
@@ -438,7 +441,7 @@ func (l *Log) published(p *unpublished, err error) error {
 		l.archivedAt = p.now
 	}
 	l.last = p.Checkpoint
-	return l.keys.last.save(p.Checkpoint)
+	return p.saved
 }
 
 // Close publishes a checkpoint over all events and releases the log.

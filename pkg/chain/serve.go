@@ -225,7 +225,7 @@ func (s *Server) commitLoop(stop <-chan struct{}) error {
 			// Events go on being appended while the files are written.
 			publishing = true
 			go func() {
-				err := p.publish(s.Log.st)
+				err := p.publish(s.Log.st, s.Log.keys.last)
 				published <- func() error { return s.Log.published(p, err) }
 			}()
 		case f := <-published:
