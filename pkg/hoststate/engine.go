@@ -308,7 +308,7 @@ func (e *Engine) Apply(ctx context.Context, g Gate, d *Document, o ApplyOptions)
 	}
 	now := time.Now().UTC()
 	c := &Change{ID: id, Time: now, By: o.By, Intent: o.Intent, Result: ResultApplying, Plan: plan, Steps: make([]Step, len(plan.Actions)),
-		Document: d.Bytes(), BootID: bootID()}
+		Document: d.Bytes(), BootID: ovs.BootID()}
 	if inForce != nil {
 		c.InForce = mustJSON(inForce)
 	}
@@ -472,7 +472,7 @@ func (e *Engine) undo(ctx context.Context, g Gate, c *Change, reason string) err
 		// The journal that is there still says that it was begun.
 		errs = append(errs, fmt.Errorf("journal: %w", err))
 	}
-	booted := c.BootID != bootID()
+	booted := !ovs.ThisBoot(c.BootID, c.Time)
 	undone := make(map[string][]*Action) // by plugin
 	failed := false
 	for i := len(c.Steps) - 1; i >= 0; i-- {

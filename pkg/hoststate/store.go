@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
+	"github.com/ghostbridge/ghostbridge/pkg/ovs"
 )
 
 // Results of a change.
@@ -74,7 +75,7 @@ type Change struct {
 }
 
 // overdue says whether the time for a confirmation is over.
-func (c *Change) overdue() bool { return c.BootID != bootID() || uptime() > c.DeadlineUp }
+func (c *Change) overdue() bool { return !ovs.ThisBoot(c.BootID, c.Time) || uptime() > c.DeadlineUp }
 
 // left is how long it may still be confirmed.
 func (c *Change) left() time.Duration { return c.DeadlineUp - uptime() }
@@ -86,15 +87,6 @@ func uptime() time.Duration {
 		panic(err) // Linux has it since 2.6.39
 	}
 	return time.Duration(ts.Nano())
-}
-
-// bootID is the kernel's name of this boot.
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }
 
 // newID makes an id that sorts after all that are there, whatever the clock

@@ -259,12 +259,16 @@ func (s *Store) Refused(hash string) (bool, error) {
 }
 
 // thisBoot says whether the checkpoint was made since the host has booted.
-func (c *Checkpoint) thisBoot() bool {
-	if id := BootID(); id != "" && c.BootID != "" {
-		return c.BootID == id
+func (c *Checkpoint) thisBoot() bool { return ThisBoot(c.BootID, c.Time) }
+
+// ThisBoot says whether what was made at a time, in the boot that BootID called
+// id, was made since the host has booted. Where /proc/sys is hidden, as from a
+// unit with ProcSubset=pid, or was then, the clock says it.
+func ThisBoot(id string, made time.Time) bool {
+	if here := BootID(); here != "" && id != "" {
+		return id == here
 	}
-	// /proc/sys is hidden, as from a unit with ProcSubset=pid.
-	return c.Time.After(time.Now().Add(-uptime()))
+	return made.After(time.Now().Add(-uptime()))
 }
 
 // overdue says whether the time for a confirmation is over.
