@@ -632,12 +632,9 @@ in
       "blockchain-search.service"
     ];
     Unit.After = "qdrant.service";
-    Service = {
+    Service = loopback // {
       Environment = "GB_INDEX=qdrant://127.0.0.1:6334";
       LoadCredential = "qdrant-key:/etc/ghostbridge/qdrant-key";
-      IPAddressAllow = "localhost";
-      PrivateNetwork = false;
-      RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
     };
   };
 

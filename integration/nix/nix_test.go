@@ -151,7 +151,11 @@ type host struct {
 
 // An outcome is all that nix/tests/eval.nix says.
 type outcome struct {
-	Host   host
+	Host     host
+	InQdrant struct {
+		Environment string
+		Units       map[string]string
+	}
 	Broken map[string]struct {
 		Says   string
 		Failed []string
@@ -413,6 +417,7 @@ func checkModules(t *testing.T, o *outcome) {
 			t.Errorf("%s is taken", name)
 		}
 	}
+	checkInQdrant(t, o)
 	for name, c := range o.Alone {
 		if len(c.Units)+len(c.Etc)+len(c.Failed) > 0 {
 			t.Errorf("%s does something though nothing is enabled: %+v", name, c)
@@ -441,6 +446,34 @@ func checkModules(t *testing.T, o *outcome) {
 		}
 		if strings.HasSuffix(opt.Path, ".enable") && !strings.HasPrefix(opt.Description, "Whether ") {
 			t.Errorf("%s: %q", opt.Path, opt.Description)
+		}
+	}
+}
+
+// checkInQdrant compares with the drop-in that the package has for it.
+func checkInQdrant(t *testing.T, o *outcome) {
+	t.Helper()
+	for _, unit := range []string{"gb-vecsync@.service", "blockchain-search.service"} {
+		dropin, err := os.ReadFile(filepath.Join(root, "units/drop-ins/qdrant", unit+".d", "qdrant.conf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := unitLines(o.InQdrant.Units[unit])
+		for _, line := range unitLines(string(dropin)) {
+			if env, ok := strings.CutPrefix(line, "Environment="); ok {
+				if !strings.Contains(o.InQdrant.Environment, env+"\n") {
+					t.Errorf("not in /etc/default/ghostbridge: %s", env)
+				}
+				continue
+			}
+			key, value, _ := strings.Cut(line, "=")
+			found := slices.ContainsFunc(have, func(l string) bool {
+				return l == line || key == "After" && strings.HasPrefix(l, "After=") && slices.Contains(strings.Fields(l[len("After="):]), value) ||
+					value == "no" && l == key+"=" // what toString makes of false
+			})
+			if !found {
+				t.Errorf("%s on NixOS, the index in Qdrant, has not %s: %q", unit, line, have)
+			}
 		}
 	}
 }

@@ -158,6 +158,22 @@ in
     novnc = builtins.readFile host.config.environment.etc."ghostbridge/novnc".source;
   };
 
+  # The units that ask the index, where it is in Qdrant.
+  inQdrant =
+    let
+      c =
+        (systemOf [
+          (tree + "/configuration.nix")
+          { services.ghostbridge.storage.qdrant.useAsIndex = true; }
+        ]).config;
+    in
+    {
+      environment = c.environment.etc."default/ghostbridge".text;
+      units = textsOf "service" "Service" (
+        lib.genAttrs [ "gb-vecsync@" "blockchain-search" ] (n: c.systemd.services.${n})
+      );
+    };
+
   # What each configuration that breaks something is told.
   broken = builtins.mapAttrs (
     _: c:

@@ -16,6 +16,8 @@ let
   timing = "/var/lib/blockchain-timing";
   vectors = "/var/lib/blockchain-vectors";
   mount = dir: config.fileSystems.${dir} or { fsType = null; options = [ ]; };
+  source = gb.package.units { };
+  inQdrant = source.dropins.qdrant;
   isSubvolume = dir: name: (mount dir).fsType == "btrfs" && builtins.elem "subvol=${name}" (mount dir).options;
 in
 {
@@ -78,7 +80,10 @@ in
       keyFile = mkOption {
         type = types.path;
         default = "/etc/ghostbridge/qdrant-key";
-        description = "A file with the same key alone, for gb-vecsync; readable by gb-index and gb-search.";
+        description = ''
+          A file of root's, not in the Nix store, with the same key alone. systemd
+          hands it to the ingester and the search, and to Prometheus.
+        '';
       };
       useAsIndex = mkOption {
         type = types.bool;
@@ -142,7 +147,6 @@ in
       }
       // lib.optionalAttrs cfg.qdrant.useAsIndex {
         GB_INDEX = "qdrant://127.0.0.1:6334";
-        GB_QDRANT_KEY_FILE = toString cfg.qdrant.keyFile;
       };
     services.ghostbridge.tools = lib.mkIf cfg.qdrant.enable { qdrant = "${cfg.qdrant.package}/bin/qdrant"; };
     services.ghostbridge.shares = lib.mkIf cfg.qdrant.enable {
@@ -152,15 +156,22 @@ in
       (lib.mkIf cfg.qdrant.enable {
         qdrant.serviceConfig.LoadCredential = "qdrant.yaml:${toString cfg.qdrant.credentialFile}";
       })
-      # The ingester and the search are then clients in a network.
+      # The ingester and the search, as the package's drop-in has them.
       (lib.mkIf cfg.qdrant.useAsIndex (
-        lib.genAttrs [ "gb-vecsync@" "blockchain-search" ] (_: {
-          serviceConfig = {
-            PrivateNetwork = false;
-            IPAddressAllow = "localhost";
-            RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
-          };
-        })
+        builtins.listToAttrs (
+          map (
+            unit:
+            lib.nameValuePair (lib.removeSuffix ".service" unit) {
+              unitConfig.After = builtins.concatStringsSep " " (
+                lib.optional (source.units.${unit}.Unit ? After) source.units.${unit}.Unit.After ++ [ inQdrant.Unit.After ]
+              );
+              # GB_INDEX is said in settings, for all.
+              serviceConfig = removeAttrs inQdrant.Service [ "Environment" ] // {
+                LoadCredential = "qdrant-key:${toString cfg.qdrant.keyFile}";
+              };
+            }
+          ) inQdrant.units
+        )
       ))
     ];
 
