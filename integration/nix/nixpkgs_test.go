@@ -82,7 +82,9 @@ func testNixpkgs(t *testing.T) {
 
 // Nix takes nix/vendor-hash for the modules that nixpkgs' own buildGoModule
 // fetches, and no other; the package that it builds has what the modules and
-// the host ask of it. Go, the compiler and the shell are this machine's.
+// the host ask of it. Go, the compiler and the shell are this machine's. Six
+// programs are compiled from nothing, and the modules fetched twice: on a busy
+// machine go test needs a longer -timeout than its own.
 func TestPackage(t *testing.T) {
 	dir, err := filepath.Abs(nixpkgs)
 	if err != nil {
