@@ -30,7 +30,7 @@ func Run(cmd *exec.Cmd) (int64, error) {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
-			greatest = max(greatest, highWater(cmd.Process.Pid))
+			greatest = max(greatest, HighWater(cmd.Process.Pid))
 			select {
 			case <-tick.C:
 			case <-ended:
@@ -44,9 +44,10 @@ func Run(cmd *exec.Cmd) (int64, error) {
 	return <-found, err
 }
 
-// highWater returns VmHWM of proc(5) in bytes, 0 if there is none. It is of
-// the program that the process executes now.
-func highWater(pid int) int64 {
+// HighWater returns the greatest resident size that a process has had (VmHWM of
+// proc(5)) in bytes, 0 if there is none. It is of the program that the process
+// executes now.
+func HighWater(pid int) int64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0

@@ -72,8 +72,10 @@ func BlobName(sha256hex string) string {
 // A Span is the least and the greatest of some times.
 type Span struct{ Min, Max time.Time }
 
-// Add widens s to hold t.
+// Add widens s to hold t, by the wall clock alone: two readings of time.Now are
+// compared by the monotonic one else, which does not see that the clock was set.
 func (s *Span) Add(t time.Time) {
+	t = t.Round(0)
 	if s.Min.IsZero() || t.Before(s.Min) {
 		s.Min = t
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
@@ -61,6 +62,15 @@ func (c *Cursor) json() []byte {
 		panic(err)
 	}
 	return data
+}
+
+// readCursorFile returns what Publish has written.
+func readCursorFile(path string) (c Cursor, err error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &c)
+	}
+	return c, err
 }
 
 // Publish writes c to a file, atomically and durably.

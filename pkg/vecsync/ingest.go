@@ -66,6 +66,25 @@ func (e *LostParentError) Hint() string {
 	return fmt.Sprintf("send from where the index stands, gb-snap send --parent %s, or in full, --parent none", e.Cursor.SnapshotUUID)
 }
 
+// A StaleCursorError says that a stream starts from the snapshot that the cursor
+// file named until now, and that the index is further: it had committed, and was
+// stopped, or had no room, before it could say so in the file. The file is right
+// again, and so is the next stream: exit code 75.
+type StaleCursorError struct {
+	Parent sendstream.UUID
+	Cursor *Cursor
+}
+
+func (e *StaleCursorError) Error() string {
+	return fmt.Sprintf("the stream starts from snapshot %s, as the cursor file said until now; the index stands at %s, and the file says so again", e.Parent, e.Cursor.SnapshotUUID)
+}
+
+// ExitCode is EX_TEMPFAIL.
+func (e *StaleCursorError) ExitCode() int { return 75 }
+
+// Hint says what to do.
+func (e *StaleCursorError) Hint() string { return "send again" }
+
 // A StreamError says that a stream can't be read or is not whole: exit code 3.
 type StreamError struct{ Err error }
 
@@ -94,9 +113,10 @@ func (e *namesError) Hint() string {
 // returns how many it has applied. Empty input is none.
 //
 // Errors: a *StreamError for a stream that is cut off, corrupt or none at all;
-// a *LostParentError; a *VersionError; one whose exit code is 75, for a log that
-// was being made; a *Finding, which is stored in the index too. In each case the
-// streams before it are applied and the cursor stands at the last of them.
+// a *LostParentError; a *StaleCursorError; a *VersionError; one whose exit code
+// is 75, for a log that was being made; a *Finding, which is stored in the index
+// too. In each case the streams before it are applied and the cursor stands at
+// the last of them.
 func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -115,7 +135,11 @@ func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	var stale sendstream.UUID // what the cursor file names, if the index is further
 	if o.Cursor != "" {
+		if published, rerr := readCursorFile(o.Cursor); rerr == nil && cursor != nil && published.SnapshotUUID != cursor.SnapshotUUID {
+			stale = published.SnapshotUUID
+		}
 		// A crash may have come between the commit and the file, or the index
 		// was deleted: then the next stream must be a full one.
 		if cursor != nil && cursor.SnapshotUUID != (sendstream.UUID{}) {
@@ -130,7 +154,7 @@ func Ingest(ix index.Writer, r io.Reader, o Options) (applied int, err error) {
 		}
 	}
 	sr := sendstream.NewReader(r, sendstream.Options{})
-	in := &ingester{ix: ix, r: sr, o: o, cursor: cursor, spool: spool{dir: o.TempDir}}
+	in := &ingester{ix: ix, r: sr, o: o, cursor: cursor, stale: stale, spool: spool{dir: o.TempDir}}
 	defer in.spool.reset()
 	for {
 		more, err := in.stream()
@@ -156,6 +180,7 @@ type ingester struct {
 	r      *sendstream.Reader
 	o      Options
 	cursor *Cursor
+	stale  sendstream.UUID // the snapshot that the cursor file named, if that was not the index's
 
 	names    *sendstream.Namespace          // nil: to be loaded
 	ours     map[sendstream.FileID]struct{} // files that have, or had since names was loaded, a name that a file of the log can have
@@ -255,7 +280,11 @@ func (in *ingester) begin(c sendstream.Command) error {
 			return nil
 		}
 		if in.cursor == nil || in.cursor.SnapshotUUID == (sendstream.UUID{}) || in.cursor.SnapshotUUID != c.ParentUUID || in.cursor.Ctransid != c.ParentCtransid {
-			return &LostParentError{c.ParentUUID, in.cursor}
+			lost := &LostParentError{c.ParentUUID, in.cursor}
+			if in.stale != (sendstream.UUID{}) && c.ParentUUID == in.stale && !lost.noSnapshot() {
+				return &StaleCursorError{c.ParentUUID, in.cursor}
+			}
+			return lost
 		}
 		if in.names == nil {
 			if err := in.loadNames(); err != nil {

@@ -4,6 +4,7 @@
 package indextest
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -169,29 +170,38 @@ func Run(t *testing.T, open func(t *testing.T) *Index) {
 
 // Points describes all that an index holds, a line for each template on each
 // host, sorted. Indexes of the same events give the same lines.
-func Points(t testing.TB, x index.Reader) (list []string) {
+func Points(t testing.TB, x index.Reader) []string {
 	t.Helper()
-	all, err := x.Newest(t.Context(), index.Filter{}, 1<<30)
+	list, err := Describe(t.Context(), x)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return list
+}
+
+// Describe is Points for programs that are no tests.
+func Describe(ctx context.Context, x index.Reader) (list []string, err error) {
+	all, err := x.Newest(ctx, index.Filter{}, 1<<30)
+	if err != nil {
+		return nil, err
 	}
 	ids := make([]index.ID, len(all))
 	for i, c := range all {
 		ids[i] = c.ID
 	}
-	sums, err := x.Summaries(t.Context(), ids, index.Filter{})
+	sums, err := x.Summaries(ctx, ids, index.Filter{})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	for _, s := range sums {
 		list = append(list, fmt.Sprintf("%s %s %s %s %s %d %d %d %v", s.Template, s.Host, s.Source, s.Type, s.Severity, s.Count, s.First.UnixNano(), s.Last.UnixNano(), s.Occurrences))
 	}
 	totals, err := x.Totals()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	slices.Sort(list)
-	return append(list, fmt.Sprint(totals.Events, totals.Points, totals.Templates, totals.Newest.UnixNano()))
+	return append(list, fmt.Sprint(totals.Events, totals.Points, totals.Templates, totals.Newest.UnixNano())), nil
 }
 
 // A group is what events of one template on one host come to.

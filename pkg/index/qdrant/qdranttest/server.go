@@ -90,17 +90,34 @@ func (c *collection) of(f *qdrant.Filter) map[string]*qdrant.PointStruct {
 // New starts a server that ends with the test.
 func New(t testing.TB, o ...grpc.ServerOption) *Server {
 	t.Helper()
-	s := &Server{state: state{collections: make(map[string]*collection), aliases: make(map[string]string)}, calls: make(map[string]int)}
-	s.Listen(t, "127.0.0.1:0", o...)
+	s, err := Make(o...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
 	return s
+}
+
+// Make is New for programs that are no tests. The caller stops the server.
+func Make(o ...grpc.ServerOption) (*Server, error) {
+	s := &Server{state: state{collections: make(map[string]*collection), aliases: make(map[string]string)}, calls: make(map[string]int)}
+	return s, s.Serve("127.0.0.1:0", o...)
 }
 
 // Listen starts the server, after Stop again at its old address.
 func (s *Server) Listen(t testing.TB, addr string, o ...grpc.ServerOption) {
 	t.Helper()
+	if err := s.Serve(addr, o...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+}
+
+// Serve is Listen for programs that are no tests.
+func (s *Server) Serve(addr string, o ...grpc.ServerOption) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	s.Host, s.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 	s.server = grpc.NewServer(append(o, grpc.MaxRecvMsgSize(64<<20), grpc.UnaryInterceptor(s.intercept))...)
@@ -108,7 +125,7 @@ func (s *Server) Listen(t testing.TB, addr string, o ...grpc.ServerOption) {
 	qdrant.RegisterCollectionsServer(s.server, &collectionsServer{state: &s.state})
 	qdrant.RegisterQdrantServer(s.server, s)
 	go s.server.Serve(l)
-	t.Cleanup(s.Stop)
+	return nil
 }
 
 // Stop ends the server; what it holds stays.
