@@ -556,10 +556,16 @@ func (v *view) event(i int64, blocks map[int64][]stored) (index.Event, error) {
 
 func (v *view) full(s *stored) (index.Event, error) {
 	e := s.event(v.m.origin(s.origin))
-	var id []byte
-	err := v.row("SELECT id FROM template WHERE ordinal = ?", s.template).Scan(&id)
-	copy(e.Template[:], id)
+	var err error
+	e.Template, err = v.templateID(s.template)
 	return e, err
+}
+
+func (v *view) templateID(ordinal int64) (id index.ID, err error) {
+	var b []byte
+	err = v.row("SELECT id FROM template WHERE ordinal = ?", ordinal).Scan(&b)
+	copy(id[:], b)
+	return id, err
 }
 
 // Events implements index.Reader.
@@ -589,11 +595,18 @@ func (d *DB) Events(ctx context.Context, first, end int64) (out []index.Event, e
 		if err := rows.Err(); err != nil {
 			return err
 		}
+		ids := make(map[int64]index.ID) // of templates, which are few
 		for i := range kept {
-			e, err := v.full(&kept[i])
-			if err != nil {
-				return err
+			s := &kept[i]
+			id, known := ids[s.template]
+			if !known {
+				if id, err = v.templateID(s.template); err != nil {
+					return err
+				}
+				ids[s.template] = id
 			}
+			e := s.event(v.m.origin(s.origin))
+			e.Template = id
 			out = append(out, e)
 		}
 		return nil
