@@ -25,6 +25,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/layout"
 	"github.com/ghostbridge/ghostbridge/pkg/merkle"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 )
 
 // finish lets all come to rest and holds it to what it has promised. The error is
@@ -136,6 +137,9 @@ func (s *soak) compareIndexes(ctx context.Context, say func(string, ...any)) {
 			}
 			defer db.Close()
 			have[filepath.Base(path)] = db
+			if f, err := vecsync.Standing(db); f != nil || err != nil {
+				s.violate("%s has a finding: %v, %v", filepath.Base(path), f, err)
+			}
 			if err := samePoints(rebuilt, path); err != nil {
 				s.violate("%s is not what the log gives: %v", filepath.Base(path), err)
 			}

@@ -330,12 +330,10 @@ func (m *meter) lifetimes() (list []growth) {
 				memory := func(s sample) int64 { return s.memory }
 				files := func(s sample) int64 { return int64(s.files) }
 				every := func(sample) bool { return true }
-				for _, g := range []growth{
+				list = append(list,
 					compare(fmt.Sprintf("%s in calm %d: memory", name, n+1), "B", pick(life[:part], every, memory), pick(life[len(life)-part:], every, memory), pick(life, every, memory), 12<<20, m.s.o.duration),
 					compare(fmt.Sprintf("%s in calm %d: open files", name, n+1), "", pick(life[:part], every, files), pick(life[len(life)-part:], every, files), pick(life, every, files), 4, m.s.o.duration),
-				} {
-					list = append(list, g)
-				}
+				)
 			}
 		}
 	}

@@ -105,6 +105,11 @@ func (sh *shipper) ship() (bool, error) {
 	hung.Stop()
 	sh.s.meter.peak(sh.ingest.name, <-peaks)
 	sendCode := send.ProcessState.ExitCode()
+	// A stream that is cut off, since its sender was killed, is no good one. Any
+	// other that is not speaks of a log that was changed.
+	if code == cli.ExitVerify && sendCode == 0 {
+		sh.s.violate("%s ends with %d: verification failed; see %s", sh.ingest.name, code, sh.ingest.said)
+	}
 	at, _ := sh.at()
 	fmt.Fprintf(sh.journal, "%7.1f s  took %4.1f s  send %d  ingest %d  index at %d\n", begin.Sub(sh.s.begin).Seconds(), time.Since(begin).Seconds(), sendCode, code, at)
 	if sendCode == cli.ExitLostParent || code == cli.ExitLostParent {

@@ -84,12 +84,6 @@ func (s *soak) violate(format string, args ...any) {
 	}
 }
 
-func (s *soak) violated() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.violations)
-}
-
 // start makes the log and starts all that runs.
 func (s *soak) start() error {
 	if err := s.h.begin(); err != nil {
