@@ -330,6 +330,9 @@ func printHit(w io.Writer, h search.Hit, mark, explain bool) error {
 	if h.Subject != "" {
 		where += " " + h.Subject
 	}
+	if h.Actor != "" {
+		where += " by " + h.Actor
+	}
 	message := cli.Printable(h.Message)
 	if mark && h.Why != nil {
 		message = h.Why.Mark(message, "\x1b[1m", "\x1b[0m")

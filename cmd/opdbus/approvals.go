@@ -69,7 +69,7 @@ func runApprovalsList(c *cli.Context) error {
 			}
 			continue
 		}
-		t.Row(a.ID, a.State, a.Expires.Local().Format(time.DateTime), a.Principal.Actor(), a.Action)
+		t.Row(a.ID, a.State, a.Expires.Local().Format(time.DateTime), a.Principal.Actor(), a.Action.Words())
 	}
 	if c.Bool("json") {
 		return nil
@@ -125,7 +125,7 @@ func answerApproval(c *cli.Context, yes bool) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.App.Writer, "%s %s: %s\n", out.ID, out.State, cli.Printable(out.Action.String()))
+	fmt.Fprintf(c.App.Writer, "%s %s: %s\n", out.ID, out.State, cli.Printable(out.Action.Words()))
 	return nil
 }
 

@@ -57,7 +57,7 @@ func Dir(t testing.TB) string {
 			err = os.CopyFS(dir, os.DirFS(built))
 			return
 		}
-		if out, e := exec.Command("go", "build", "-o", dir+"/", module+"/cmd/...", module+"/integration/run", module+"/integration/soak").CombinedOutput(); e != nil {
+		if out, e := exec.Command("go", "build", "-o", dir+"/", module+"/cmd/...", module+"/integration/run", module+"/integration/soak", module+"/integration/demo").CombinedOutput(); e != nil {
 			err = fmt.Errorf("go build: %w\n%s", e, out)
 		}
 	})

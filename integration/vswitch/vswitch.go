@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -167,8 +168,9 @@ func (s *Switch) StartSwitch() (err error) {
 
 func (s *Switch) await(name string) error {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if _, err := os.Stat(s.path(name)); err == nil {
-			return nil
+		// A socket is there a moment before somebody listens.
+		if conn, err := net.Dial("unix", s.path(name)); err == nil {
+			return conn.Close()
 		}
 	}
 	return fmt.Errorf("%s did not come", s.path(name))

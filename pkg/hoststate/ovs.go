@@ -215,7 +215,7 @@ func (h *SwitchHost) plan(ctx context.Context, plugin string, d *Document, p *Pl
 			Nix: `environment.etc."ghostbridge/ovs.json".text = ` + nixString(string(mustJSON(want))) + ";"})
 		return nil
 	}
-	a := Action{Plugin: plugin, Object: "the switch", Verb: "set", Before: mustJSON(basis["in_force"]), After: mustJSON(v.Plan.Changes)}
+	a := Action{Plugin: plugin, Object: objectOf(v.Plan.Changes), Verb: "set", Before: mustJSON(basis["in_force"]), After: mustJSON(v.Plan.Changes)}
 	a.Do = operation(names.BusName, networkPath, networkOVS, "Apply", "ss", string(mustJSON(want)), string(mustJSON(v.Plan.Changes)))
 	if plugin == openflowPlugin {
 		a.Do = operation(names.BusName, OpenFlowPath, networkOpenFlow, "Apply", "ss", string(mustJSON(d.Plugins.OpenFlow)), string(mustJSON(v.Plan.Changes)))
@@ -227,6 +227,28 @@ func (h *SwitchHost) plan(ctx context.Context, plugin string, d *Document, p *Pl
 	a.Undo = &undo
 	p.Actions = append(p.Actions, a)
 	return nil
+}
+
+// objectOf names the bridges that changes are about.
+func objectOf(changes []ovs.Change) string {
+	var bridges []string
+	for _, c := range changes {
+		name := c.Bridge
+		if c.Kind == "bridge" || c.Kind == "flows" {
+			name = c.Name
+		}
+		if name != "" && !slices.Contains(bridges, name) {
+			bridges = append(bridges, name)
+		}
+	}
+	switch len(bridges) {
+	case 0:
+		return "the switch"
+	case 1:
+		return "bridge " + bridges[0]
+	}
+	slices.Sort(bridges)
+	return "bridges " + strings.Join(bridges, ", ")
 }
 
 // FlowsOf returns the bridges whose flows an action changes.

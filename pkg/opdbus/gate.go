@@ -130,6 +130,9 @@ type Options struct {
 	DryRun bool
 	// Shown stands for the arguments in the events; nil for the action's.
 	Shown json.RawMessage
+	// About says in a few words what the action comes to, for the messages of its
+	// events; "" for what it says itself.
+	About string
 	// Parts are the actions that this one is made of. If one of them is denied
 	// so is all of it, and if one needs a person all of it does.
 	Parts []Action
@@ -199,7 +202,7 @@ func (g *Gate) do(ctx context.Context, p Principal, a Action, o Options, act fun
 	start := time.Now()
 	result, aerr := act(ctx, &out)
 	out.Took = time.Since(start)
-	line := outcomeLine(p, a, out, result, aerr, spooled)
+	line := outcomeLine(p, a, out, result, aerr, spooled, o)
 	if later, ok := g.Journal.(Deferrer); ok && g.DeferOutcomes && !o.Restoring {
 		later.Defer([][]byte{line}, func(err error) { g.lost(line, err) })
 		return out, aerr
@@ -363,14 +366,48 @@ func (g *Gate) intent(ctx context.Context, p Principal, a Action, d Decision, id
 		data["deadline"] = deadline.UTC().Format(time.RFC3339Nano)
 	}
 	return eventLine(event{Time: time.Now(), Source: p.source(), Type: EventIntent, Subject: a.Name, Severity: "notice", Actor: p.Actor(),
-		Message: a.String(), Data: data})
+		Message: a.told(o), Data: data})
 }
 
-func outcomeLine(p Principal, a Action, out Outcome, result json.RawMessage, err error, spooled bool) []byte {
+// told is the action in the message of an event. Who looks for what happened to a
+// bridge must find who asked for it: the name of a method does not say it.
+func (a Action) told(o Options) string {
+	about := o.About
+	if about == "" {
+		about = a.about()
+	}
+	if about == "" {
+		return a.String()
+	}
+	return a.String() + " (" + short(about) + ")"
+}
+
+// Words is String, with what applying a plan comes to: for a person who is to
+// approve it.
+func (a Action) Words() string { return a.told(Options{}) }
+
+// about is what applying a plan comes to, "" for any other action.
+func (a Action) about() string {
+	if a.Kind != kindOwn || a.Interface != names.BusInterface+".Manager" || a.Member != "Apply" {
+		return ""
+	}
+	args := a.texts()
+	var actions []struct{ Title string }
+	if len(args) < 2 || json.Unmarshal([]byte(args[1]), &actions) != nil {
+		return ""
+	}
+	var titles []string
+	for _, action := range actions {
+		titles = append(titles, action.Title)
+	}
+	return strings.Join(titles, ", ")
+}
+
+func outcomeLine(p Principal, a Action, out Outcome, result json.RawMessage, err error, spooled bool, o Options) []byte {
 	data := map[string]any{"id": out.ID, "ok": err == nil, "milliseconds": float64(out.Took.Microseconds()) / 1000}
-	severity, message := "notice", a.String()+": done"
+	severity, message := "notice", a.told(o)+": done"
 	if err != nil {
-		severity, message = "err", a.String()+": failed"
+		severity, message = "err", a.told(o)+": failed"
 		data["error"] = Clean(err.Error())
 		var timeout *bus.TimeoutError
 		if errors.As(err, &timeout) || errors.Is(err, bus.ErrClosed) {
@@ -413,7 +450,7 @@ func (g *Gate) refused(ctx context.Context, p Principal, a Action, d Decision, i
 		return
 	}
 	g.Journal.Record(ctx, eventLine(event{Time: time.Now(), Source: p.source(), Type: EventRefused, Subject: a.Name, Severity: "warning", Actor: p.Actor(),
-		Message: a.String() + ": refused", Data: map[string]any{"id": id, "action": a.data(o), "principal": p, "decision": d, "error": Clean(why.Error())}}))
+		Message: a.told(o) + ": refused", Data: map[string]any{"id": id, "action": a.data(o), "principal": p, "decision": d, "error": Clean(why.Error())}}))
 }
 
 // Call makes a call, of p, on a bus: the only way to one that changes
@@ -475,7 +512,11 @@ func (g *Gate) Answer(ctx context.Context, p Principal, busName, id string, yes 
 	}
 	a := ownAction(busName, names.BusObject, "Approvals", member, bus.NewBody("s", id))
 	var answered *Approval
-	_, err := g.Do(ctx, p, a, Options{}, func(context.Context, string) (json.RawMessage, error) {
+	o := Options{}
+	if asked, err := g.Approvals.Get(id); err == nil {
+		o.About = asked.Action.told(o) + ", for " + asked.Principal.Actor()
+	}
+	_, err := g.Do(ctx, p, a, o, func(context.Context, string) (json.RawMessage, error) {
 		var err error
 		answered, err = g.Approvals.Answer(id, p, yes)
 		if err != nil {

@@ -275,10 +275,16 @@ func (h *Host) Rollback(ctx context.Context, p Principal, id string) (*hoststate
 	if err != nil {
 		return nil, err
 	}
-	return h.rollback(ctx, p, target.ID, "asked for by "+p.Actor(), Options{Restoring: true})
+	return h.rollback(ctx, p, target, "asked for by "+p.Actor(), Options{Restoring: true})
 }
 
-func (h *Host) rollback(ctx context.Context, p Principal, id, reason string, o Options) (*hoststate.Change, error) {
+func (h *Host) rollback(ctx context.Context, p Principal, target *hoststate.Change, reason string, o Options) (*hoststate.Change, error) {
+	id := target.ID
+	var titles []string
+	for _, s := range target.Steps {
+		titles = append(titles, s.Title)
+	}
+	o.About = strings.Join(titles, ", ") + ", of " + target.By + "; " + reason
 	a := ownAction(h.Conn.Address(), names.BusObject, "Manager", "Rollback", bus.NewBody("s", id))
 	var c *hoststate.Change
 	_, err := h.Gate.Do(ctx, p, a, o, func(ctx context.Context, intent string) (json.RawMessage, error) {
@@ -315,7 +321,7 @@ func (h *Host) Recover(ctx context.Context) (c *hoststate.Change, left time.Dura
 	if due.Result != hoststate.ResultPending {
 		reason = "the process that was at it ended"
 	}
-	c, err = h.rollback(ctx, p, due.ID, reason, Options{Restoring: true, undo: true})
+	c, err = h.rollback(ctx, p, due, reason, Options{Restoring: true, undo: true})
 	if due.Result != hoststate.ResultPending {
 		h.resolve(ctx, p, due, false)
 	}
