@@ -11,6 +11,8 @@
 #   make units              units/ anew from nix/units.nix
 #   make install            PREFIX=/usr/local DESTDIR=
 #   make deb                the Debian package, in dist/
+#   make soak MINUTES=20    the pipeline under kills, full disks and a clock that is stepped
+#   make demo               a story in a minute: an agent breaks a bridge, and is found out
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -56,19 +58,24 @@ $(BINARIES): bin/%:
 # A boot waits for it: static, it starts a third sooner.
 bin/gb-ovs-setup: export CGO_ENABLED = 0
 
-# The program behind make run.
-.PHONY: bin/run
-bin/run:
+# The programs behind make run, make soak and make demo.
+PROGRAMS := bin/run bin/soak bin/demo
+.PHONY: $(PROGRAMS)
+$(PROGRAMS): bin/%:
 	@mkdir -p bin
-	@$(GO) build -trimpath -buildvcs=false -o $@ ./integration/run
+	@$(GO) build -trimpath -buildvcs=false -o $@ ./integration/$*
 
 # deps installs the packages that are missing, where apt-get can, and names
 # them where it can't; test-deps also those of the tests. Both say nothing when
 # all are there.
-test-packages: WANTED := $(PACKAGES) $(TEST_PACKAGES)
+DEMO_PACKAGES := openvswitch-switch iproute2 ethtool iputils-ping dbus polkitd
+test-packages: WANTED := $(PACKAGES) $(TEST_PACKAGES) $(DEMO_PACKAGES)
 test-packages: OPTIONAL = $(OPTIONAL_PACKAGES)
 deps: WANTED := $(PACKAGES)
-deps test-packages:
+soak-packages: WANTED := $(PACKAGES) e2fsprogs
+demo-packages: WANTED := $(PACKAGES) $(DEMO_PACKAGES)
+.PHONY: soak-packages demo-packages
+deps test-packages soak-packages demo-packages:
 	@missing=; \
 	if command -v dpkg-query >/dev/null; then \
 	  for p in $(WANTED); do \
@@ -117,7 +124,7 @@ screenshots: test-deps build
 	GB_BIN=$(CURDIR)/bin GB_SCREENSHOTS=$(CURDIR)/docs/screenshots $(GO) test -count=1 ./integration/web -run TestBrowser
 	@if command -v pngquant >/dev/null; then pngquant --force --ext .png --quality 70-95 docs/screenshots/*.png; else echo "hint: with pngquant they are a third of the size"; fi
 
-test: test-deps build bin/run quickcheck
+test: test-deps build $(PROGRAMS) quickcheck
 	GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 30m -race ./pkg/... -- -timeout 30m ./pkg/vecsync ./pkg/chain ./cmd/... ./integration/... \
 	  -- -C integration/chain/peers ./...
 
@@ -196,7 +203,7 @@ e2e: test-deps build
 fresh-test: test-packages
 	$(GO) run ./integration/fresh
 
-torture: test-deps build bin/run
+torture: test-deps build $(PROGRAMS)
 	GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 12h ./...
 
 # For one comparison: make bench BENCH='-run append/btrfs'.
@@ -213,6 +220,23 @@ bench-search:
 # The word vectors that the search has built in, from the manual pages of Debian packages (apt-get download).
 vectors:
 	$(GO) run ./integration/vectors
+
+# The whole pipeline at RATE events a second while its processes are killed, its
+# disks run full, Qdrant goes away and the clock is stepped: HOURS, MINUTES or
+# SECONDS. SEED repeats a run's faults. GB_QDRANT=HOST:PORT takes a real Qdrant.
+HOURS   ?= 0
+MINUTES ?= 0
+SEED    ?= 0
+RATE    ?= 1000
+.PHONY: soak demo
+soak: soak-packages build bin/soak
+	@exec bin/soak --bin bin --dir var/soak --hours $(HOURS) --minutes $(MINUTES) --seconds $(SECONDS) --seed $(SEED) --rate $(RATE)
+
+# An AI agent asks to change a bridge, is refused, is approved, changes it, breaks
+# it and is rolled back, all on real parts in namespaces of their own; then who
+# asks "who touched the bridge" finds all of it. As root.
+demo: demo-packages build bin/demo
+	@exec bin/demo --bin bin --units units
 
 run: build bin/run
 	@exec bin/run --bin bin --dir var --seconds $(SECONDS)

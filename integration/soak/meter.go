@@ -298,7 +298,10 @@ func (m *meter) growths() (list []growth) {
 		of := func(w window) []int64 { return pick(m.disks, func(s diskSample) bool { return w.has(s.at) }, f) }
 		list = append(list, compare(what, unit, of(warm), of(end), of(window{0, d * 2}), slack, d))
 	}
-	disk("snapshots", "", 5, func(s diskSample) int64 { return int64(s.snapshots) })
+	// How many there are goes with how the clock was stepped of late: those of times
+	// that it has left are in slots of their own. What must hold is the limit, which
+	// loop sees to.
+	disk("snapshots", "", maxSnapshots, func(s diskSample) int64 { return int64(s.snapshots) })
 	disk("deleted snapshots that btrfs has not done with", "", 10, func(s diskSample) int64 { return int64(s.deleted) })
 	disk("bytes on the btrfs", "B", 256<<20, func(s diskSample) int64 { return s.used })
 	disk("files beside segments and snapshots", "", 10, func(s diskSample) int64 { return int64(s.others) })
