@@ -156,7 +156,7 @@ func (s *story) tell() error {
 const confirmSeconds = 12
 
 func (s *story) theHost() error {
-	s.say("A host: Open vSwitch, a web server and a database on the bridge %s. The operator sets it up.", bridge)
+	s.say("A host: Open vSwitch, a web server and a database on the bridge %s. The operator sets it up. (Each command has GB_* variables that lead to this host.)", bridge)
 	state := s.dir + "/state.json"
 	if err := os.WriteFile(state, []byte(wanted(10)), 0o644); err != nil {
 		return err
