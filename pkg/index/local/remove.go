@@ -1,6 +1,8 @@
 package local
 
 import (
+	"database/sql"
+	"errors"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 )
@@ -23,6 +25,8 @@ func (x *tx) remove(first, end int64) error {
 		return err
 	}
 	x.block, x.partial = nil, -1
+	x.ordinals = make(map[index.ID]int64)
+	defer func() { x.ordinals = nil }() // bury ends with the templates that nothing is left of
 	removed, err := x.removeFromBlocks(first, end)
 	if err != nil {
 		return err
@@ -136,7 +140,7 @@ func (x *tx) originOf(id int64) (o origin, err error) {
 // documents returns what was made of an event. What a block keeps of long data
 // is cut off, so that values beyond are not found again.
 func (x *tx) documents(s *stored) []index.Document {
-	o, err := x.originOf(s.origin)
+	o, err := x.knownOrigin(s.origin)
 	if err != nil {
 		return nil
 	}
@@ -145,12 +149,20 @@ func (x *tx) documents(s *stored) []index.Document {
 	return index.Documents(&e, x.d.o.Enrich)
 }
 
+// ordinal finds a template of this file. While events are removed, which are many
+// of few templates, it remembers those that it has found.
 func (x *tx) ordinal(id index.ID) (t int64, ok bool, err error) {
-	list, err := x.ids("SELECT ordinal FROM template WHERE id = ?", id[:])
-	if err != nil || len(list) == 0 {
-		return 0, false, err
+	if t, ok := x.ordinals[id]; ok {
+		return t, true, nil
 	}
-	return list[0], true, nil
+	err = x.stmt("SELECT ordinal FROM template WHERE id = ?").QueryRow(id[:]).Scan(&t)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err == nil && x.ordinals != nil && len(x.ordinals) < maxCached {
+		x.ordinals[id] = t
+	}
+	return t, err == nil, err
 }
 
 // refold makes a point anew from its occurrences outside of [first, end).

@@ -79,9 +79,10 @@ type tx struct {
 	newest  int64
 	done    bool
 
-	ch       *changes         // for the mirror, nil without one
-	known    map[int64]origin // by id
-	packNo   int              // of packData
+	ch       *changes           // for the mirror, nil without one
+	known    map[int64]origin   // by id
+	ordinals map[index.ID]int64 // of templates, nil but while events are removed
+	packNo   int                // of packData
 	packData []byte
 }
 
