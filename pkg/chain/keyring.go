@@ -186,6 +186,7 @@ func ReadCreated(fsys fs.FS) (layout.Created, error) {
 
 // LatestCheckpoint returns the log's latest checkpoint after checking both
 // signatures.
+// If one is not good the error has exit code 3.
 func LatestCheckpoint(fsys fs.FS) (merkle.Checkpoint, error) {
 	ring, err := readKeyring(fsys)
 	if err != nil {

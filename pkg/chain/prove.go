@@ -153,7 +153,8 @@ func (t *Tree) Node(level int, n int64) (merkle.Hash, error) {
 	return r.Root(), nil
 }
 
-// Line returns the stored line of an event.
+// Line returns the stored line of an event, without its newline. For one of a
+// segment that was pruned the error wraps fs.ErrNotExist.
 func (t *Tree) Line(index int64) ([]byte, error) {
 	lines, err := t.lines(index, 1)
 	if err != nil {
@@ -204,6 +205,8 @@ const proofHead = "c2sp.org/tlog-proof@v1"
 // Prove returns a C2SP tlog-proof (c2sp.org/tlog-proof) that the event with an
 // index is in the log. The event's line is the proof's extra data, so that the
 // file stands alone.
+// An index that the checkpoint does not cover is an error of usage, exit code 2;
+// for one that was pruned the error wraps fs.ErrNotExist.
 func (t *Tree) Prove(index int64) ([]byte, error) {
 	if index < 0 || index >= t.Checkpoint.Size {
 		return nil, &configError{fmt.Errorf("event %d is not below the checkpoint, which covers %d", index, t.Checkpoint.Size), ""}
@@ -272,7 +275,8 @@ func (t *Tree) ProveConsistency(old int64) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// RootAt returns the root of the log's first size events.
+// RootAt returns the root of the log's first size events, 0 to the checkpoint's
+// size.
 func (t *Tree) RootAt(size int64) (merkle.Hash, error) {
 	var roots []merkle.Hash
 	for at := int64(0); at < size; {

@@ -96,7 +96,8 @@ func (w *Witnesses) List() ([]WitnessState, error) {
 	return list, nil
 }
 
-// Add makes x a witness of the log.
+// Add makes x a witness of the log. A URL that is none, and a witness that has
+// its URL or key already, are errors of usage, exit code 2.
 func (w *Witnesses) Add(x Witness) error {
 	u, err := url.Parse(x.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
@@ -113,7 +114,8 @@ func (w *Witnesses) Add(x Witness) error {
 	})
 }
 
-// Remove takes away the witness with a URL or name.
+// Remove takes away the witness with a URL or name; that there is none is an
+// error of usage, exit code 2.
 func (w *Witnesses) Remove(which string) error {
 	return w.change(func(list []Witness) ([]Witness, error) {
 		left := slices.DeleteFunc(slices.Clone(list), func(x Witness) bool {
@@ -336,6 +338,8 @@ func (e *contradictionError) Hint() string {
 }
 
 // Offer offers the latest checkpoint to x and stores the cosignature.
+// What became of it, an error too, is kept for List; it is no error if x has
+// this checkpoint already.
 func (w *Witnesses) Offer(ctx context.Context, x Witness) error {
 	s := w.state(x)
 	err := w.offer(ctx, &s)
