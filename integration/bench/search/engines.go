@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/embed"
 	"github.com/ghostbridge/ghostbridge/pkg/enrich"
@@ -26,6 +27,8 @@ const depth = 10
 type engine interface {
 	name() string
 	ask(ctx context.Context, q *question) ([]string, error)
+	// ten returns how long it takes to the ten best hits, whatever their labels.
+	ten(ctx context.Context, q *question) (time.Duration, error)
 }
 
 // hybrid is GhostBridge's search.
@@ -101,6 +104,12 @@ func (h *hybrid) ask(ctx context.Context, q *question) ([]string, error) {
 	return labels, nil
 }
 
+func (h *hybrid) ten(ctx context.Context, q *question) (time.Duration, error) {
+	begin := time.Now()
+	_, err := h.s.Search(ctx, h.db, search.Ask{Question: q.text, Filter: q.filter, Limit: 10}, search.State{})
+	return time.Since(begin), err
+}
+
 // bm25 is SQLite's FTS5 over all that the events say, stemmed, without stop
 // words: any of the question's words, those with punctuation in them as
 // phrases.
@@ -160,30 +169,48 @@ func terms(question string) (list []string) {
 }
 
 func (b *bm25) ask(ctx context.Context, q *question) ([]string, error) {
+	var labels []string
+	err := b.hits(ctx, q, func(i int) bool {
+		if l := b.c.labelFor(q, i); !slices.Contains(labels, l) {
+			labels = append(labels, l)
+		}
+		return len(labels) < depth
+	})
+	return labels, err
+}
+
+func (b *bm25) ten(ctx context.Context, q *question) (time.Duration, error) {
+	begin := time.Now()
+	n := 0
+	err := b.hits(ctx, q, func(int) bool { n++; return n < 10 })
+	return time.Since(begin), err
+}
+
+// hits gives take the events that answer, best first, until it has enough.
+func (b *bm25) hits(ctx context.Context, q *question, take func(i int) bool) error {
 	var match []string
 	for _, t := range terms(q.text) {
 		match = append(match, `"`+t+`"`)
 	}
 	if len(match) == 0 {
-		return nil, nil
+		return nil
 	}
 	rows, err := b.db.QueryContext(ctx, "SELECT rowid FROM t WHERE t MATCH ? ORDER BY rank", strings.Join(match, " OR "))
 	if err != nil {
-		return nil, fmt.Errorf("%q: %w", q.text, err)
+		return fmt.Errorf("%q: %w", q.text, err)
 	}
 	defer rows.Close()
 	whole := q.whole()
-	var labels []string
-	for rows.Next() && len(labels) < depth {
+	for rows.Next() {
 		var i int
 		if err := rows.Scan(&i); err != nil {
-			return nil, err
+			return err
 		}
-		if l := b.c.labelFor(q, i); passes(&whole, b.c.events[i]) && !slices.Contains(labels, l) {
-			labels = append(labels, l)
+		if passes(&whole, b.c.events[i]) && !take(i) {
+			break
 		}
 	}
-	return labels, rows.Err()
+	return rows.Err()
 }
 
 // grep ranks events by how many of the question's words are in them as they
@@ -204,23 +231,12 @@ func newGrep(c *corpus) *grep {
 func (g *grep) name() string { return "grep" }
 
 func (g *grep) ask(_ context.Context, q *question) ([]string, error) {
-	var list []string
-	for _, t := range terms(q.text) {
-		list = append(list, strings.ToLower(t))
-	}
-	whole := q.whole()
 	best := make(map[string][2]int) // of a label: how many words, which event
-	for i, t := range g.texts {
-		n := 0
-		for _, w := range list {
-			if strings.Contains(t, w) {
-				n++
-			}
-		}
-		if l := g.c.labelFor(q, i); n > 0 && n >= best[l][0] && passes(&whole, g.c.events[i]) {
+	g.hits(q, func(n, i int) {
+		if l := g.c.labelFor(q, i); n >= best[l][0] {
 			best[l] = [2]int{n, i}
 		}
-	}
+	})
 	var labels []string
 	for l := range best {
 		labels = append(labels, l)
@@ -233,6 +249,43 @@ func (g *grep) ask(_ context.Context, q *question) ([]string, error) {
 		return y[1] - x[1]
 	})
 	return labels[:min(len(labels), depth)], nil
+}
+
+func (g *grep) ten(_ context.Context, q *question) (time.Duration, error) {
+	begin := time.Now()
+	var best [][2]int // at most ten, best first
+	g.hits(q, func(n, i int) {
+		at := 0
+		for at < len(best) && best[at][0] > n {
+			at++
+		}
+		if at < 10 {
+			best = slices.Insert(best, at, [2]int{n, i})
+			best = best[:min(len(best), 10)]
+		}
+	})
+	return time.Since(begin), nil
+}
+
+// hits gives take each event that has words of the question, the oldest first,
+// with their number.
+func (g *grep) hits(q *question, take func(words, i int)) {
+	var list []string
+	for _, t := range terms(q.text) {
+		list = append(list, strings.ToLower(t))
+	}
+	whole := q.whole()
+	for i, t := range g.texts {
+		n := 0
+		for _, w := range list {
+			if strings.Contains(t, w) {
+				n++
+			}
+		}
+		if n > 0 && passes(&whole, g.c.events[i]) {
+			take(n, i)
+		}
+	}
 }
 
 var _ index.Reader = (*local.DB)(nil)

@@ -1,8 +1,13 @@
 // Search measures how well questions in plain words are answered, side by side
-// with BM25 alone (SQLite's FTS5) and with grep, over a corpus that it builds.
+// with BM25 alone (SQLite's FTS5), with bleve and with grep, over a corpus that
+// it builds.
 //
-//	search [-n EVENTS] [-questions FILE] [-half 0|1] [-v]
+//	search [-n EVENTS] [-questions FILE] [-half 0|1] [-bleve PROGRAM] [-v]
 //	search -points N [-lines N] [-keep FILE]
+//	search -turns answers|vectors [-n EVENTS] [-questions FILE] [-bleve PROGRAM]
+//
+// -turns does for integration/bench what its standard input says: a line names a
+// contender, which then does a turn, whose figures are printed.
 //
 // For each stratum it prints nDCG@10, Recall@10, MRR, how often the first is
 // right, and how many questions come back empty; then the difference in nDCG@10
@@ -32,6 +37,8 @@ func main() {
 	points := flag.Int("points", 0, "measure the speed of an index of `N` points instead")
 	distinct := flag.Int("lines", 40_000, "with -points: `N` lines that differ beyond their values")
 	keep := flag.String("keep", "", "with -points: make the index in `FILE`, and leave it there")
+	bleve := flag.String("bleve", "", "ask bleve too, by `PROGRAM`, which is peers/bleveask")
+	turns := flag.String("turns", "", "answers or vectors: do the turns that standard input names")
 	verbose := flag.Bool("v", false, "print the questions that are answered badly")
 	flag.Parse()
 	if *points > 0 {
@@ -41,7 +48,7 @@ func main() {
 		}
 		return
 	}
-	if err := run(context.Background(), os.Stdout, *n, *file, *half, *verbose); err != nil {
+	if err := run(context.Background(), *n, *file, *half, *bleve, *turns, *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, "search:", err)
 		os.Exit(1)
 	}
@@ -56,24 +63,41 @@ type mean struct {
 	versus, low, high               float64 // nDCG less that of BM25
 }
 
-func run(ctx context.Context, w io.Writer, n int, file string, half int, verbose bool) error {
+func run(ctx context.Context, n int, file string, half int, bleve, turns string, verbose bool) error {
 	dir, err := os.MkdirTemp("", "gb-search-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	switch turns {
+	case "":
+	case "answers":
+		return answerTurns(ctx, os.Stdin, os.Stdout, dir, n, file, bleve)
+	case "vectors":
+		return vectorTurns(ctx, os.Stdin, os.Stdout, dir, n)
+	default:
+		return fmt.Errorf("-turns %s: answers or vectors", turns)
+	}
+	return compare(ctx, os.Stdout, dir, n, file, half, bleve, verbose)
+}
+
+// compare prints the scores of all engines.
+func compare(ctx context.Context, w io.Writer, dir string, n int, file string, half int, bleve string, verbose bool) error {
 	c, err := build(n)
 	if err != nil {
 		return err
 	}
-	t, wrong, err := evaluate(ctx, w, dir, c, file, half, verbose)
+	t, wrong, err := evaluate(ctx, w, dir, c, file, half, bleve, verbose)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "%d events\n%-12s %-12s %4s %7s %7s %7s %7s %7s   %s\n", len(c.events), "stratum", "engine", "n", "nDCG", "Recall", "MRR", "first", "empty", "nDCG less BM25's (95 %)")
 	for _, s := range strata {
-		for _, e := range []string{"grep", "BM25", "GhostBridge"} {
-			m := t[s][e]
+		for _, e := range []string{"grep", "BM25", "bleve", "GhostBridge"} {
+			m, ok := t[s][e]
+			if !ok {
+				continue
+			}
 			fmt.Fprintf(w, "%-12s %-12s %4d %7.3f %7.3f %7.3f %7.3f %7.3f   %+.3f (%+.3f to %+.3f)\n", s, e, m.n, m.ndcg, m.recall, m.mrr, m.first, m.empty, m.versus, m.low, m.high)
 		}
 	}
@@ -81,22 +105,54 @@ func run(ctx context.Context, w io.Writer, n int, file string, half int, verbose
 	return nil
 }
 
-func evaluate(ctx context.Context, w io.Writer, dir string, c *corpus, file string, half int, verbose bool) (table, int, error) {
+// newEngines makes the engines over a corpus, ours last, and says how to take
+// them down. Without a program for bleve there is none.
+func newEngines(dir string, c *corpus, bleve string) (list []engine, down func() error, err error) {
+	var closes []func() error
+	down = func() error {
+		var errs []error
+		for _, f := range closes {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, down())
+		}
+	}()
+	b, err := newBM25(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	closes = append(closes, b.db.Close)
+	list = []engine{newGrep(c), b}
+	if bleve != "" {
+		peer, err := newBleve(bleve, dir, c)
+		if err != nil {
+			return nil, nil, err
+		}
+		closes = append(closes, peer.close)
+		list = append(list, peer)
+	}
+	h, err := newHybrid(dir, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	closes = append(closes, h.db.Close)
+	return append(list, h), down, nil
+}
+
+func evaluate(ctx context.Context, w io.Writer, dir string, c *corpus, file string, half int, bleve string, verbose bool) (t table, wrong int, err error) {
 	questions, err := loadQuestions(file, c)
 	if err != nil {
 		return nil, 0, err
 	}
-	h, err := newHybrid(dir, c)
+	engines, down, err := newEngines(dir, c, bleve)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer h.db.Close()
-	b, err := newBM25(c)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer b.db.Close()
-	engines := []engine{newGrep(c), b, h}
+	defer func() { err = errors.Join(err, down()) }()
 	scores := make(map[string]map[string][]score)
 	for i := range questions {
 		q := &questions[i]
@@ -126,14 +182,14 @@ func evaluate(ctx context.Context, w io.Writer, dir string, c *corpus, file stri
 			fmt.Fprintf(w, "%s: %s\n  want %s\n  %s\n", q.stratum, q.text, strings.Join(want, " "), strings.Join(lines, "\n  "))
 		}
 	}
-	t := make(table)
+	t = make(table)
 	for stratum, by := range scores {
 		t[stratum] = make(map[string]mean)
 		for e, list := range by {
 			t[stratum][e] = average(list, by["BM25"])
 		}
 	}
-	return t, h.wrong, nil
+	return t, engines[len(engines)-1].(*hybrid).wrong, nil
 }
 
 func average(list, base []score) (m mean) {

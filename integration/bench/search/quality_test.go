@@ -15,7 +15,7 @@ func TestQuality(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"questions.txt", "heldout.txt", "fresh.txt"} {
-		table, wrong, err := evaluate(t.Context(), os.Stderr, t.TempDir(), c, file, -1, false)
+		table, wrong, err := evaluate(t.Context(), os.Stderr, t.TempDir(), c, file, -1, "", false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ghostbridge/ghostbridge/pkg/embed"
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
 	"github.com/ghostbridge/ghostbridge/pkg/index/local"
@@ -168,59 +167,28 @@ func latency(ctx context.Context, w io.Writer, r index.Reader, list []string) er
 // recall compares the nearest vectors that the index finds with the nearest
 // there are, of vectors that are not quantised.
 func recall(ctx context.Context, w io.Writer, r index.Reader, list []string) error {
-	l := embed.LoadLocal()
-	exact := make(map[string][]float32)
-	all, err := r.Newest(ctx, index.Filter{}, 1<<30)
+	exact, err := loadExact(ctx, r)
 	if err != nil {
 		return err
-	}
-	for _, c := range all {
-		if v := l.Vector(words.Terms(index.DenseText(c.Source, c.Type, c.Masked, c.Extra)), nil); v != nil {
-			exact[c.Masked] = v
-		}
 	}
 	rng := rand.New(rand.NewPCG(9, 9))
 	found, wanted := 0, 0
 	var took []time.Duration
 	for range 100 {
 		f := strings.Fields(list[rng.IntN(len(list))])
-		q := l.Vector(words.Terms(strings.Join(f[:3], " ")), nil)
+		q := exact.l.Vector(words.Terms(strings.Join(f[:3], " ")), nil)
 		if q == nil {
 			continue
 		}
-		type near struct {
-			masked string
-			cos    float32
-		}
-		var best []near
-		for m, v := range exact {
-			var c float32
-			for d := range v {
-				c += v[d] * q[d]
-			}
-			best = append(best, near{m, c})
-		}
-		slices.SortFunc(best, func(a, b near) int {
-			switch {
-			case a.cos > b.cos:
-				return -1
-			case a.cos < b.cos:
-				return 1
-			}
-			return strings.Compare(a.masked, b.masked)
-		})
+		best := exact.nearest(q, 10)
 		t := time.Now()
 		got, err := r.Dense(ctx, q, index.Filter{}, 10)
 		if err != nil {
 			return err
 		}
 		took = append(took, time.Since(t))
-		for _, b := range best[:10] {
-			wanted++
-			if slices.ContainsFunc(got, func(c index.Candidate) bool { return c.Masked == b.masked }) {
-				found++
-			}
-		}
+		wanted += len(best)
+		found += foundOf(best, got)
 	}
 	slices.Sort(took)
 	fmt.Fprintf(w, "vectors: recall@10 %.3f against exact, p50 %v\n", float64(found)/float64(wanted), took[len(took)/2].Round(10*time.Microsecond))
