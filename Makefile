@@ -4,6 +4,7 @@
 #   make test               everything that can run here; names what it skipped
 #   make check              what is to hold of the code and of a release: see there
 #   make bench              side by side with what a user would take instead
+#   make bench-compare      the same, and whether a ratio is worse than in docs/bench/reference.json
 #   make torture            the long forms of the tests
 #   make screenshots        the README's pictures: of gb-web, and of a terminal
 #   make fresh-test         run and test, as a stranger types them, in a bare Debian
@@ -38,7 +39,7 @@ TEST_PACKAGES := e2fsprogs acl attr strace findutils coreutils jq \
                  openvswitch-switch iproute2 ethtool iputils-ping nftables tcpdump udhcpc \
                  qemu-system-x86 ipxe-qemu libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients lxc \
                  systemd-container dbus dnsmasq-base \
-                 dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi \
+                 libsystemd-dev dbus-tests libglib2.0-bin python3-dbus python3-dbusmock python3-gi \
                  chromium fonts-dejavu-core bash-completion zsh fish man-db groff-base mandoc
 # Only some distributions have these; the tests that use them are left out else.
 OPTIONAL_PACKAGES := dfuzzer
@@ -135,6 +136,7 @@ quickcheck:
 	$(GO) vet -tags conformance ./pkg/mcp
 	$(GO) tool staticcheck ./...
 	$(GO) vet -C integration/chain/peers ./...
+	$(GO) vet -C integration/bench/peers ./...
 
 # What make test does not need to ask each time, and what else a release must be
 # able to say. It takes some fifteen minutes on two cores.
@@ -206,16 +208,39 @@ fresh-test: test-packages
 torture: test-deps build $(PROGRAMS)
 	GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) run ./integration/testreport -- -timeout 12h ./...
 
-# For one comparison: make bench BENCH='-run append/btrfs'.
+# It takes a quarter of an hour. For one comparison: BENCH='-run append/btrfs';
+# to see that all runs: BENCH=-quick; all samples: BENCH='-json FILE'.
 BENCH ?=
 bench: test-deps build
 	$(GO) run ./integration/bench -bin bin $(BENCH)
 
-# How well questions are answered, beside BM25 alone and grep.
+# The run that is kept, and what is shown of it; on a machine that does nothing
+# else.
+REFERENCE := docs/bench/reference.json
+.PHONY: bench-reference bench-render bench-compare
+bench-reference: test-deps build
+	$(GO) run ./integration/bench -bin bin -json $(REFERENCE)
+	@$(MAKE) bench-render
+
+# The Markdown and the plots of the run that is kept.
+bench-render:
+	$(GO) run ./integration/bench render $(REFERENCE)
+
+# Compares ratios with those of the run that is kept: those of RUN, a file that
+# -json wrote, or of a run now, which BENCH may narrow.
+RUN ?=
+bench-compare: $(if $(RUN),,test-deps build)
+ifeq ($(RUN),)
+	@mkdir -p bin
+	$(GO) run ./integration/bench -bin bin $(BENCH) -json bin/bench.json
+endif
+	$(GO) run ./integration/bench compare $(REFERENCE) $(or $(RUN),bin/bench.json)
+
+# How well questions are answered, beside BM25 alone, bleve and grep.
 bench-search:
-	$(GO) run ./integration/bench/search
-	$(GO) run ./integration/bench/search -questions heldout.txt
-	$(GO) run ./integration/bench/search -questions fresh.txt
+	@mkdir -p bin
+	$(GO) build -C integration/bench/peers -o $(CURDIR)/bin/bleveask ./bleveask
+	for f in questions heldout fresh; do $(GO) run ./integration/bench/search -bleve bin/bleveask -questions $$f.txt; done
 
 # The word vectors that the search has built in, from the manual pages of Debian packages (apt-get download).
 vectors:

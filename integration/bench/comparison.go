@@ -6,9 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/ghostbridge/ghostbridge/integration/bench/report"
 	"github.com/ghostbridge/ghostbridge/integration/loopbtrfs"
 )
 
@@ -19,33 +24,83 @@ type comparison struct {
 	note    string // what one must know to read the ratios, may be empty
 	rounds  int    // default 5
 	metrics []metric
+	wants   []want
 	// setup makes what the contenders need, through env, which takes it down
 	// again. The first contender is the peer that ratios refer to.
 	setup func(ctx context.Context, e *env) ([]contender, error)
 }
 
-// A metric is one column. The first of a comparison is what ratios are of.
-type metric struct {
-	name, unit string
-	// want is the bound that the project set itself, for people: "≥ 0.8 of
-	// the peer".
-	want string
+// A metric is one column. The first of a comparison is what plots show.
+type metric struct{ name, unit, better string }
+
+const less, more = report.Less, report.More
+
+// A want is a bound that the project set itself: a contender's metric, and with
+// of its ratio to another contender's.
+type want struct {
+	contender, metric, relation string
+	bound                       float64
+	of                          string
 }
+
+const atMost, atLeast = report.AtMost, report.AtLeast
 
 // A contender does the work once and says what it measured, by metric; one
 // that it leaves out is not its own.
 type contender struct {
 	name    string
+	ours    bool // not a peer
 	run     func(ctx context.Context) (sample, error)
 	missing string // why it can't run here; then run is nil
 }
 
 type sample map[string]float64
 
+var (
+	median   = report.Median
+	quantile = report.Quantile
+)
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
 // An env gives a comparison its places and takes them down afterwards.
 type env struct {
 	bin      string // directory of the binaries
+	quick    bool
+	words    tail // what programs say on standard error
 	takeDown []func() error
+}
+
+// A tail keeps the end of what is written to it, for when something fails.
+type tail struct {
+	mu   sync.Mutex
+	last []byte
+}
+
+const tailLength = 1000
+
+// Write is io.Writer's; it never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = append(t.last, p...)
+	t.last = t.last[max(0, len(t.last)-tailLength):]
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.last))
+}
+
+// turn is how long a long turn is: a quarter of it when a quick run is asked
+// for.
+func (e *env) turn(long time.Duration) time.Duration {
+	if e.quick {
+		return long / 4
+	}
+	return long
 }
 
 // tool returns the path of one of our binaries.
@@ -92,23 +147,41 @@ func (e *env) close() error {
 }
 
 // measure runs a comparison: one round to warm up, which does not count, then
-// its rounds, in each of which the contenders take turns.
-func measure(ctx context.Context, c comparison, bin string) (res result, err error) {
-	e := &env{bin: bin}
-	defer func() { err = errors.Join(err, e.close()) }()
-	contenders, err := c.setup(ctx, e)
-	if err != nil {
-		return result{}, err
-	}
+// its rounds, in each of which the contenders take turns. A dot is written to
+// progress for each round.
+func measure(ctx context.Context, c comparison, e *env, progress io.Writer) (res report.Comparison, err error) {
+	begin := time.Now()
+	defer func() {
+		err = errors.Join(err, e.close())
+		if words := e.words.String(); err != nil && words != "" {
+			err = fmt.Errorf("%w\n%s", err, words)
+		}
+		res.Seconds = float64(int(10*time.Since(begin).Seconds())) / 10
+	}()
 	if c.rounds == 0 {
 		c.rounds = 5
 	}
-	res = result{Name: c.name, Title: c.title, Rounds: c.rounds, Note: c.note}
-	for _, m := range c.metrics {
-		res.Metrics = append(res.Metrics, resultMetric{m.name, m.unit, m.want})
+	if e.quick {
+		c.rounds = min(c.rounds, quickRounds)
 	}
-	for _, x := range contenders {
-		res.Rows = append(res.Rows, row{Contender: x.name, Missing: x.missing, Samples: map[string][]float64{}})
+	res = report.Comparison{Name: c.name, Title: c.title, Note: c.note, Rounds: c.rounds}
+	for _, m := range c.metrics {
+		res.Metrics = append(res.Metrics, report.Metric{Name: m.name, Unit: m.unit, Better: m.better})
+	}
+	for _, w := range c.wants {
+		res.Wants = append(res.Wants, report.Want{Contender: w.contender, Metric: w.metric, Relation: w.relation, Bound: w.bound, Of: w.of})
+	}
+	contenders, err := c.setup(ctx, e)
+	if err != nil {
+		return res, err
+	}
+	samples := make([]map[string][]float64, len(contenders))
+	for i, x := range contenders {
+		res.Rows = append(res.Rows, report.Row{Contender: x.name, Ours: x.ours, NotMeasured: x.missing})
+		samples[i] = make(map[string][]float64)
+	}
+	if err := res.Check(); err != nil {
+		return res, err
 	}
 	for round := range c.rounds + 1 {
 		for i, x := range contenders {
@@ -123,10 +196,11 @@ func measure(ctx context.Context, c comparison, bin string) (res result, err err
 				continue
 			}
 			for name, v := range s {
-				res.Rows[i].Samples[name] = append(res.Rows[i].Samples[name], v)
+				samples[i][name] = append(samples[i][name], v)
 			}
 		}
+		fmt.Fprint(progress, ".")
 	}
-	res.summarise()
+	res.Summarise(samples)
 	return res, nil
 }

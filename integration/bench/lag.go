@@ -25,7 +25,8 @@ var lags = []comparison{{
 	name:    "lag",
 	title:   "one event from append to searchable, each stage a process",
 	rounds:  15,
-	metrics: []metric{{"total", "ms", ""}, {"append", "ms", ""}, {"take", "ms", ""}, {"send+ingest", "ms", ""}, {"search", "ms", ""}},
+	note:    "Each stage is a process that starts anew. The peer is the bare btrfs way, which finds nothing.",
+	metrics: []metric{{"total", "ms", less}, {"append", "ms", less}, {"take", "ms", less}, {"send+ingest", "ms", less}, {"search", "ms", less}},
 	setup:   lagContenders,
 }}
 
@@ -141,7 +142,7 @@ func lagContenders(ctx context.Context, e *env) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []contender{{name: "btrfs-progs, no index", run: bare.run}, {name: "GhostBridge", run: p.lag}}, nil
+	return []contender{{name: "btrfs-progs, no index", run: bare.run}, {name: "GhostBridge", ours: true, run: p.lag}}, nil
 }
 
 // lag appends an event and brings it to where a search finds it.

@@ -32,7 +32,8 @@ import (
 var agents = []comparison{{
 	name: "mcp/read", title: "reading a property, one call after the other: opdbus get, opdbus call -, opdbus serve (Bus.Call), and the tool read_properties over standard input and output",
 	note:    "through opdbus serve a call passes the bus twice as often, and the policy",
-	metrics: []metric{{"p50", "ms", "≤ 1.5 times opdbus get"}, {"p99", "ms", ""}, {"rate", "calls/s", ""}},
+	metrics: []metric{{"p50", "ms", less}, {"p99", "ms", less}, {"rate", "calls/s", more}},
+	wants:   []want{{"opdbus mcp", "p50", atMost, 1.5, "opdbus get"}},
 	setup:   agentContenders,
 }}
 
@@ -90,7 +91,7 @@ func agentContenders(ctx context.Context, e *env) ([]contender, error) {
 	piped := func(ctx context.Context, args ...string) (ask func(line, want string) error, end func() error, err error) {
 		cmd := exec.CommandContext(ctx, e.tool("opdbus"), args...)
 		cmd.Env = append(os.Environ(), vars...)
-		cmd.Stderr = os.Stderr
+		cmd.Stderr = &e.words
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, nil, err
@@ -118,7 +119,7 @@ func agentContenders(ctx context.Context, e *env) ([]contender, error) {
 		return ask, func() error { in.Close(); return cmd.Wait() }, nil
 	}
 	return []contender{
-		{name: "opdbus get", run: func(ctx context.Context) (sample, error) {
+		{name: "opdbus get", ours: true, run: func(ctx context.Context) (sample, error) {
 			return oneByOne(ctx, func() error {
 				cmd := exec.CommandContext(ctx, e.tool("opdbus"), "get", "org.example.Thing", "/org/example/Thing", "org.example.Thing.Label")
 				cmd.Env = append(os.Environ(), vars...)
@@ -129,7 +130,7 @@ func agentContenders(ctx context.Context, e *env) ([]contender, error) {
 				return nil
 			})
 		}},
-		{name: "opdbus call -", run: func(ctx context.Context) (sample, error) {
+		{name: "opdbus call -", ours: true, run: func(ctx context.Context) (sample, error) {
 			ask, end, err := piped(ctx, "call", "-")
 			if err != nil {
 				return nil, err
@@ -139,7 +140,7 @@ func agentContenders(ctx context.Context, e *env) ([]contender, error) {
 			})
 			return s, errors.Join(err, end())
 		}},
-		{name: "opdbus serve", run: func(ctx context.Context) (sample, error) {
+		{name: "opdbus serve", ours: true, run: func(ctx context.Context) (sample, error) {
 			c, err := dbus.Connect(address)
 			if err != nil {
 				return nil, err
@@ -150,7 +151,7 @@ func agentContenders(ctx context.Context, e *env) ([]contender, error) {
 				return daemon.Call(names.BusInterface+".Bus.Call", 0, "org.example.Thing", dbus.ObjectPath("/org/example/Thing"), "org.freedesktop.DBus.Properties", "Get", "ss", `["org.example.Thing","Label"]`).Err
 			})
 		}},
-		{name: "opdbus mcp", run: func(ctx context.Context) (sample, error) {
+		{name: "opdbus mcp", ours: true, run: func(ctx context.Context) (sample, error) {
 			ask, end, err := piped(ctx, "mcp")
 			if err != nil {
 				return nil, err

@@ -25,7 +25,11 @@ var verifies = []comparison{{
 	name:    "verify/fsck",
 	title:   fmt.Sprintf("%d events verified, from their segments and from their tiles", verifiedEvents),
 	rounds:  5,
-	metrics: []metric{{"rate", "events/s", "≥ 1.5 of fsck on one core"}, {"cpu", "ns/event", ""}, {"peak", "MB", "< 200"}},
+	metrics: []metric{{"rate", "events/s", more}, {"cpu", "ns/event", less}, {"peak", "MB", less}},
+	wants: []want{
+		{"gb-chain verify, one core", "rate", atLeast, 1.5, "tessera's fsck, one core"},
+		{"gb-chain verify, one core", "peak", atMost, 200, ""},
+	},
 	setup: func(ctx context.Context, e *env) ([]contender, error) {
 		return verifyContenders(ctx, e, true)
 	},
@@ -33,7 +37,8 @@ var verifies = []comparison{{
 	name:    "verify/cores",
 	title:   fmt.Sprintf("%d events verified on one core and on two", verifiedEvents),
 	rounds:  11,
-	metrics: []metric{{"rate", "events/s", "more on two cores than on one"}, {"cpu", "ns/event", ""}, {"peak", "MB", ""}},
+	metrics: []metric{{"rate", "events/s", more}, {"cpu", "ns/event", less}, {"peak", "MB", less}},
+	wants:   []want{{"gb-chain verify, two cores", "rate", atLeast, 1, "gb-chain verify, one core"}},
 	setup: func(ctx context.Context, e *env) ([]contender, error) {
 		return verifyContenders(ctx, e, false)
 	},
@@ -78,7 +83,7 @@ func verifyContenders(ctx context.Context, e *env, beside bool) ([]contender, er
 		return nil, err
 	}
 	verify := func(cores, cpus string) contender {
-		return contender{name: "gb-chain verify, " + cores, run: func(ctx context.Context) (sample, error) {
+		return contender{name: "gb-chain verify, " + cores, ours: true, run: func(ctx context.Context) (sample, error) {
 			return verifyOnce(ctx, "verified: ", "taskset", "-c", cpus, e.tool(names.GBChain), "verify", "--log", log, "--vkey", vkey)
 		}}
 	}
@@ -94,7 +99,7 @@ func verifyContenders(ctx context.Context, e *env, beside bool) ([]contender, er
 		return nil, err
 	}
 	done := fmt.Sprintf("Successfully fsck'd log with size %d and root %s ", tree.Checkpoint.Size, tree.Checkpoint.Root)
-	program, missing := e.peerProgram(ctx, "github.com/transparency-dev/tessera/cmd/fsck")
+	program, missing := e.peerProgram(ctx, peersModule, "github.com/transparency-dev/tessera/cmd/fsck")
 	fsck := func(cores, cpus, workers string) contender {
 		if missing != nil {
 			return contender{name: "tessera's fsck, " + cores, missing: missing.Error()}
