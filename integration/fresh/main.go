@@ -188,6 +188,10 @@ func enter(ctx context.Context, tree, dir string, argv []string) error {
 // whoever is left an orphan, until that has ended. It returns its exit code.
 func inside(tree string, args []string) (int, error) {
 	os.Unsetenv(insideVariable)
+	// In the namespaces of this host it would change the host's own root.
+	if os.Getpid() != 1 {
+		return 0, fmt.Errorf("%s is for the first process of a namespace only", insideVariable)
+	}
 	// Nothing that is mounted here is to be seen outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return 0, err
