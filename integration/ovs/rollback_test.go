@@ -122,6 +122,45 @@ func TestNeverLockedOut(t *testing.T) {
 	}
 }
 
+// Nothing was confirmed before, so that nothing but the checkpoint says which
+// flows a bridge had: another's, of which ours replace some.
+func TestFlowsOfAnotherComeBack(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	_, err := h.Vsctl(strings.Fields("add-br ovsbr1 -- set bridge ovsbr1 datapath_type=netdev")...)
+	h.must(err)
+	for _, flow := range []string{"cookie=0x77,priority=100,arp,actions=NORMAL", "cookie=0x78,table=3,priority=5,ip,nw_dst=10.0.1.0/24,actions=drop"} {
+		_, err := h.Run("ovs-ofctl", "-O", "OpenFlow14", "add-flow", "ovsbr1", flow)
+		h.must(err)
+	}
+	flows := func() string {
+		out, err := h.Run("ovs-ofctl", "-O", "OpenFlow14", "--sort", "dump-flows", "--no-stats", "ovsbr1")
+		h.must(err)
+		return out
+	}
+	before := flows()
+	h.config(`{"bridges": {"ovsbr1": {"datapath_type": "netdev", "flows": {"rules": ["priority=100,arp,actions=drop", "priority=0,actions=drop"]}}}}`)
+	h.setup(0, "apply", "--confirm-timeout", "2s")
+	if changed := flows(); strings.Contains(changed, "cookie=0x77") || !strings.Contains(changed, "cookie=0x78") {
+		t.Fatalf("the change is not as the test means it:\n%s", changed)
+	}
+	_, err = h.Run("ovs-ofctl", "-O", "OpenFlow14", "add-flow", "ovsbr1", "cookie=0x79,priority=9,ip6,actions=NORMAL") // meanwhile, by another
+	h.must(err)
+	h.eventually(func() error {
+		if _, err := os.Stat(h.path("state/pending")); err == nil {
+			return fmt.Errorf("still pending")
+		}
+		return nil
+	})
+	after := flows()
+	h.contains(after, "cookie=0x79")
+	_, err = h.Run("ovs-ofctl", "-O", "OpenFlow14", "del-flows", "ovsbr1", "cookie=0x79/-1")
+	h.must(err)
+	if after := flows(); after != before {
+		t.Errorf("the flows are not back:\n%s", firstDifference(before, after))
+	}
+}
+
 // Where the one that was armed to roll back is killed too, watch does it.
 func TestWatchRollsBackWhatIsOverdue(t *testing.T) {
 	t.Parallel()

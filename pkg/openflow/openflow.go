@@ -191,6 +191,62 @@ func refused(bridge, command string, out []byte, err error, flows []Flow) error 
 	return &Error{bridge, command, string(out), err}
 }
 
+// maxKept bounds what Keep takes along, in bytes.
+const maxKept = 8 << 20
+
+// Keep returns all flows of a bridge, those of others too, in the syntax of
+// ovs-ofctl(8), one each, for Restore. Those that end by themselves, after a
+// time-out, are left out. It is an error if they are over 8 MiB.
+func (s *Switch) Keep(ctx context.Context, bridge string) ([]string, error) {
+	out, err := s.run(ctx, nil, "ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "--no-stats", bridge)
+	if err == nil && len(out) > maxKept {
+		out, err = nil, fmt.Errorf("they are %d MiB, and %d are kept at most", len(out)>>20, maxKept>>20)
+	}
+	if err != nil {
+		return nil, &Error{bridge, "keep the flows", string(out), err}
+	}
+	var list []string
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		if strings.Contains(line, "actions=") && !strings.Contains(line, "_timeout=") {
+			list = append(list, line)
+		}
+	}
+	return list, nil
+}
+
+// Restore brings a bridge back to flows that Keep returned, atomically: flows
+// of ours that are not among them go, and those of them that are missing come,
+// such as one of another that a flow of ours has replaced. What others have
+// added since stays.
+func (s *Switch) Restore(ctx context.Context, bridge string, kept []string) error {
+	out, err := s.run(ctx, strings.NewReader(strings.Join(kept, "\n")+"\n"), "ovs-ofctl", "-O", "OpenFlow14", "diff-flows", bridge, "/dev/stdin")
+	var exit *exec.ExitError
+	if err == nil {
+		return nil
+	}
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 { // 2: they differ
+		return &Error{bridge, "compare the flows with those kept", string(out), err}
+	}
+	var changes strings.Builder
+	fmt.Fprintf(&changes, "delete cookie=%#x/%#x\n", CookiePrefix, cookieMask)
+	for _, flow := range kept {
+		if isOurs(flow) {
+			fmt.Fprintf(&changes, "add %s\n", flow)
+		}
+	}
+	for line := range strings.Lines(string(out)) {
+		if flow, missing := strings.CutPrefix(line, "+"); missing && !isOurs(flow) {
+			fmt.Fprintf(&changes, "add %s", flow)
+		}
+	}
+	out, err = s.run(ctx, strings.NewReader(changes.String()), "ovs-ofctl", "-O", "OpenFlow14", "--bundle", "add-flows", bridge, "/dev/stdin")
+	if err != nil {
+		return &Error{bridge, "restore the flows", string(out), err}
+	}
+	return nil
+}
+
 // A Difference is how a bridge's flows differ from what they should be.
 type Difference struct {
 	Missing []string // should be there

@@ -34,6 +34,10 @@ type Checkpoint struct {
 	Links      []*LinkState      `json:"links"`
 	Before     json.RawMessage   `json:"before,omitempty"` // the configuration that was in force
 	Files      map[string]string `json:"files,omitempty"`  // networkd's files that the apply wrote
+
+	// Flows are those of the bridges that were there, as openflow keeps them:
+	// where no configuration was in force, nothing else says what they were.
+	Flows map[string][]string `json:"flows,omitempty"`
 }
 
 // A Confirmed is the configuration that boots apply.

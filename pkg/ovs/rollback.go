@@ -107,9 +107,7 @@ func (s *Setup) rollback(ctx context.Context, point *Checkpoint) error {
 	errs = append(errs, s.restoreDatabase(ctx, point))
 	errs = append(errs, s.forgetNetworkd(ctx, point))
 	errs = append(errs, restoreLinks(point.Links))
-	if len(point.Before) > 0 {
-		errs = append(errs, s.restoreFlows(ctx, point))
-	}
+	errs = append(errs, s.restoreFlows(ctx, point))
 	err := errors.Join(errs...)
 	if err == nil {
 		err = errors.Join(s.Store.refuse(point.Hash), s.Store.done())
@@ -160,10 +158,11 @@ func (s *Setup) restoreOnce(ctx context.Context, point *Checkpoint) error {
 	return nil
 }
 
+// restoreFlows puts back what flows there were, and over them those of the
+// configuration that was in force, which know the ports as they are now.
 func (s *Setup) restoreFlows(ctx context.Context, point *Checkpoint) error {
-	before, err := Parse(point.Before)
-	if err != nil {
-		return err
+	if len(point.Flows) == 0 && len(point.Before) == 0 {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -172,6 +171,21 @@ func (s *Setup) restoreFlows(ctx context.Context, point *Checkpoint) error {
 		return err
 	}
 	state, err := ReadState(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, bridge := range names(point.Flows) {
+		if byName(state.Bridges, bridge) == nil {
+			continue
+		}
+		if err := s.flows().Restore(ctx, bridge, point.Flows[bridge]); err != nil {
+			s.Log.Warn("flows are not back", "error", err)
+		}
+	}
+	if len(point.Before) == 0 {
+		return nil
+	}
+	before, err := Parse(point.Before)
 	if err != nil {
 		return err
 	}

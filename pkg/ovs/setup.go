@@ -485,6 +485,9 @@ func (s *Setup) checkpoint(ctx context.Context, c *Config, v *Survey, id string,
 	} else if last != nil {
 		p.Before = last.Config
 	}
+	if p.Flows, err = s.keepFlows(tctx, c, v); err != nil {
+		return nil, err
+	}
 	touched := upLinks(c)
 	for _, t := range offloadTargets(c, v.State, v.Links) {
 		touched = append(touched, t.link.Name)
@@ -507,6 +510,28 @@ func (s *Setup) checkpoint(ctx context.Context, c *Config, v *Survey, id string,
 		p.Links = append(p.Links, st)
 	}
 	return p, s.Store.Save(p)
+}
+
+// keepFlows returns the flows of the bridges that are there and may get others.
+func (s *Setup) keepFlows(ctx context.Context, c *Config, v *Survey) (map[string][]string, error) {
+	kept := make(map[string][]string)
+	for _, name := range names(c.Bridges) {
+		row := byName(v.State.Bridges, name)
+		if row == nil {
+			continue
+		}
+		if _, marked := row.Strings("external_ids")[flowsKey]; !marked && c.Bridges[name].Flows == nil {
+			if _, some := v.sets[name]; !some {
+				continue
+			}
+		}
+		flows, err := s.flows().Keep(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		kept[name] = flows
+	}
+	return kept, nil
 }
 
 // execute makes the changes: offload before a NIC carries a frame for the
