@@ -33,12 +33,17 @@ type container struct {
 	booted time.Duration // from the start of its PID 1 to multi-user.target, as that says
 }
 
-// boot boots a disk and waits until systemd has started everything.
-func boot(t *testing.T, d *disk) *container {
+// boot boots a disk and waits until systemd has started everything. The
+// container's network is empty, or a namespace that ip-netns(8) has a name for.
+func boot(t *testing.T, d *disk, namespace string) *container {
 	t.Helper()
 	c := &container{t: t, disk: d}
+	network := "--private-network"
+	if namespace != "" {
+		network = "--network-namespace-path=/run/netns/" + namespace
+	}
 	args := []string{
-		"--quiet", "--keep-unit", "--register=no", "--private-network", "--console=pipe",
+		"--quiet", "--keep-unit", "--register=no", network, "--console=pipe",
 		// The clock is the host's. A first change of the time zone, which the
 		// kernel is told of, would put it forward or back.
 		"--capability=all", "--drop-capability=CAP_SYS_TIME",
@@ -60,15 +65,20 @@ func boot(t *testing.T, d *disk) *container {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.kill)
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(4 * time.Minute) // Open vSwitch hangs twice, a minute each
 	for c.init == 0 {
 		c.init = findInit(c.nspawn.Process.Pid)
 		c.patience(deadline, "its PID 1")
 	}
-	for {
+	// What hangs and is started again leaves its queue of jobs never empty.
+	reached := time.Time{}
+	for reached.IsZero() || time.Since(reached) < 3*time.Second {
 		out, _ := c.try("systemctl", "is-system-running")
 		if out == "running" || out == "degraded" {
 			break
+		}
+		if active, _ := c.try("systemctl", "is-active", "multi-user.target"); reached.IsZero() && active == "active" {
+			reached = time.Now()
 		}
 		c.patience(deadline, "the end of its boot: "+out)
 	}
@@ -176,11 +186,11 @@ func (c *container) property(unit, name string) string {
 	return c.run(argv...)
 }
 
-// startup returns how long user space took to come up.
+// startup returns how long user space took to reach multi-user.target.
 func (c *container) startup() time.Duration {
 	c.t.Helper()
 	begin, err1 := strconv.ParseInt(c.property("", "UserspaceTimestampMonotonic"), 10, 64)
-	end, err2 := strconv.ParseInt(c.property("", "FinishTimestampMonotonic"), 10, 64)
+	end, err2 := strconv.ParseInt(c.property("multi-user.target", "ActiveEnterTimestampMonotonic"), 10, 64)
 	if err1 != nil || err2 != nil || end < begin {
 		c.t.Fatalf("how long the boot took: %d, %d, %v, %v", begin, end, err1, err2)
 	}
@@ -327,7 +337,7 @@ func readProcess(dir string) (process, error) {
 
 // ours says whether a process belongs to a unit of ours.
 func (p process) ours() bool {
-	for _, prefix := range []string{"blockchain-", "btrfs-snapshot", "btrfs-vector-sync", "gb-vecsync", "op-dbus"} {
+	for _, prefix := range []string{"blockchain-", "btrfs-snapshot", "btrfs-vector-sync", "gb-vecsync", "op-dbus", "dbus-mcp-", "ovs-bridge-", "ovs-switch"} {
 		if strings.HasPrefix(p.unit, prefix) {
 			return true
 		}

@@ -26,7 +26,7 @@ func kills(t *testing.T, c *container) {
 			var pids []int
 			all := c.processes()
 			for pid, p := range all {
-				if p.ours() && (!brief || !strings.HasPrefix(p.unit, "blockchain-")) {
+				if p.ours() && (!brief || !strings.HasPrefix(p.unit, "blockchain-") && !strings.HasPrefix(p.unit, "dbus-mcp-")) {
 					pids = append(pids, pid)
 				}
 			}
@@ -72,9 +72,9 @@ func ingestStopped(t *testing.T, c *container) {
 	c.healthy()
 }
 
-// The file system is filled to the last block, and freed.
-func full(t *testing.T, c *container) {
-	w := startWriter(t, c)
+// fill fills the file system to the last block, with files that drain removes.
+func (c *container) fill() {
+	c.t.Helper()
 	for _, size := range []string{"256M", "16M", "1M", "64K", "4K"} {
 		for n := 0; n < 64; n++ {
 			if _, err := c.try("fallocate", "--length", size, "/work/fill-"+size+"-"+string(rune('a'+n/26))+string(rune('a'+n%26))); err != nil {
@@ -82,12 +82,23 @@ func full(t *testing.T, c *container) {
 			}
 		}
 	}
-	t.Log(c.run("df", "--human-readable", "/work"))
+	c.t.Log(c.run("df", "--human-readable", "/work"))
+}
+
+func (c *container) drain() {
+	c.t.Helper()
+	c.run("find", "/work", "-name", "fill-*", "-delete")
+}
+
+// The file system is filled to the last block, and freed.
+func full(t *testing.T, c *container) {
+	w := startWriter(t, c)
+	c.fill()
 	time.Sleep(span(20*time.Second, 8*time.Second))
 	w.mu.Lock()
 	t.Logf("the last answer to the writer on the full disk: %v", w.err)
 	w.mu.Unlock()
-	c.run("find", "/work", "-name", "fill-*", "-delete")
+	c.drain()
 	time.Sleep(5 * time.Second)
 	w.stop()
 	if w.err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -44,38 +43,10 @@ func (c *container) eventually(what string, f func() string) {
 	}
 }
 
-// The bridges of a host without hardware: the switch forwards in user space.
-const readmeBridges = `{"bridges": {
-  "ovsbr0": {"datapath_type": "netdev", "ports": {"ens1": {"type": "uplink"}}, "flows": {"default": true, "leak_guard": ["10.0.1.0/24"]}},
-  "ovsbr1": {"datapath_type": "netdev", "flows": {"default": true}}}}
-`
-
 // readme does with the package what the README of the host says: its bridges,
 // its monitoring, and each command of its troubleshooting, which is
 // OPERATIONS.md's. What they answer is what its reader would look for.
 func readme(t *testing.T, c *container) {
-	for path, text := range map[string]string{
-		names.OVSConfig:                          readmeBridges,
-		"/etc/systemd/network/20-ovsbr0.network": "[Match]\nName=ovsbr0\n[Network]\nAddress=192.0.2.7/24\n",
-		"/etc/systemd/network/30-ovsbr1.network": "[Match]\nName=ovsbr1\n[Network]\nAddress=10.0.1.1/24\nConfigureWithoutCarrier=yes\n",
-		"/etc/tmpfiles.d/work.conf":              "h /work - - - - +C\n",
-		"/etc/default/prometheus":                `ARGS="--web.listen-address=127.0.0.1:9090"` + "\n",
-	} {
-		if err := os.MkdirAll(filepath.Dir(c.path(path)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(c.path(path), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.run("ip", "link", "add", "ens1", "type", "veth", "peer", "name", "wan0")
-	c.run("ip", "link", "set", "wan0", "up")
-	c.run("systemctl", "enable", "--now", "systemd-networkd", "openvswitch-switch")
-	c.run("systemctl", "start", "ovs-bridge-setup.service", "ovs-bridge-watch.service", "blockchain-ovs.service")
-	c.run("systemd-tmpfiles", "--create", "work.conf")
-	c.run("cp", "/usr/share/ghostbridge/monitoring/prometheus.yml", "/etc/prometheus/prometheus.yml")
-	c.run("systemctl", "restart", "prometheus")
-	c.run("systemctl", "enable", "--now", "novnc")
 	c.run("systemctl", "start", "dbus-mcp-server.service") // else the first agent does
 
 	for _, x := range []struct {
@@ -87,9 +58,11 @@ func readme(t *testing.T, c *container) {
 		{"/etc/ghostbridge/ovs-status.sh", 0, `ovsbr0`},
 		{"/etc/ghostbridge/test-dbus.sh", 0, `bus`},
 		{"/etc/ghostbridge/query-blockchain.sh -n 3", 0, `(?m)^ *[0-9]+ +20.* journald `},
+		{"systemctl restart op-dbus dbus-mcp-server dbus-mcp-web", 0, ``},
 		// Of troubleshooting, what OPERATIONS.md does not have.
 		{"systemctl restart ovs-bridge-setup.service", 0, ``},
 		{"ovs-vsctl list-br", 0, `^ovsbr0\novsbr1$`},
+		{"btrfs filesystem usage /var/lib/blockchain-timing", 0, `Free \(estimated\):`},
 		{"systemctl status dbus-mcp-server.service", 0, `Active: active \(running\)`},
 		{"runuser -u nobody -- busctl introspect org.freedesktop.opdbus /org/freedesktop/opdbus", 0, `org\.freedesktop\.opdbus\.Manager +interface`},
 		// Its names of the programs.
@@ -113,9 +86,16 @@ func readme(t *testing.T, c *container) {
 
 	documents(t, c)
 
-	// In a container it does not see the devices: this is the host's answer.
-	if out := command(t, "btrfs", "filesystem", "usage", c.disk.root+names.TimingDir); !strings.Contains(out, "Free (estimated):") {
-		t.Errorf("btrfs filesystem usage:\n%s", out)
+	// Somebody has broken the snapshots' settings while another looks.
+	if err := os.WriteFile(c.path("/etc/default/ghostbridge"), []byte("GB_SNAP_GRID=sixty\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := c.try("timeout", "4", "journalctl", "-u", "btrfs-snapshot.service", "-f", "-n", "0")
+	if !regexp.MustCompile(`gb-snap\[[0-9]+\]: gb-snap: .*sixty`).MatchString(out) {
+		t.Errorf("journalctl -u btrfs-snapshot.service -f with settings that are broken:\n%s", out)
+	}
+	if err := os.WriteFile(c.path("/etc/default/ghostbridge"), nil, 0o644); err != nil {
+		t.Fatal(err)
 	}
 
 	// What answers where.
@@ -146,16 +126,6 @@ func readme(t *testing.T, c *container) {
 		}
 		return ""
 	})
-
-	// What follows counts what our units use, and fills the disk.
-	c.run("systemctl", "disable", "--now", "novnc", "prometheus")
-	c.run("systemctl", "stop", "blockchain-ovs.service", "ovs-bridge-watch.service", "ovs-bridge-setup.service")
-	c.run("systemctl", "disable", "--now", "openvswitch-switch")
-	for _, f := range []string{names.OVSConfig, names.OVSStateDir} {
-		if err := os.RemoveAll(c.path(f)); err != nil {
-			t.Error(err)
-		}
-	}
 	c.healthy()
 }
 

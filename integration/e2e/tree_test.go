@@ -18,7 +18,7 @@ import (
 const repository = "../.."
 
 // treePackages are what the container has besides Debian's minimum.
-var treePackages = []string{"btrfs-progs", "dbus", "iproute2", "novnc", "openvswitch-switch", "polkitd", "procps", "prometheus", "systemd", "systemd-resolved",
+var treePackages = []string{"btrfs-progs", "dbus", "iproute2", "nftables", "novnc", "openvswitch-switch", "polkitd", "procps", "prometheus", "systemd", "systemd-resolved",
 	"systemd-sysv", "tzdata", "websockify"}
 
 // tree returns a tar archive of a Debian like this host's, without our

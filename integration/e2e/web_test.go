@@ -13,7 +13,18 @@ import (
 // http asks gb-web, from within the container.
 func (c *container) http(token, path string) (status, body string) {
 	c.t.Helper()
-	request := fmt.Sprintf(`GET %s HTTP/1.0\r\nHost: localhost:8096\r\nAuthorization: Bearer %s\r\n\r\n`, path, token)
+	return c.ask("GET", token, path)
+}
+
+// post has gb-web do something.
+func (c *container) post(token, path string) (status, body string) {
+	c.t.Helper()
+	return c.ask("POST", token, path)
+}
+
+func (c *container) ask(method, token, path string) (status, body string) {
+	c.t.Helper()
+	request := fmt.Sprintf(`%s %s HTTP/1.0\r\nHost: localhost:8096\r\nAuthorization: Bearer %s\r\nContent-Length: 0\r\n\r\n`, method, path, token)
 	out := c.run("bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/8096; printf "$1" >&3; cat <&3`, "-", strings.ReplaceAll(request, "%", "%%"))
 	head, body, _ := strings.Cut(out, "\r\n\r\n")
 	status, _, _ = strings.Cut(head, "\r\n")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 )
 
 const twoBridges = `{"bridges": {
@@ -138,13 +140,13 @@ func TestTCPFailsBeforeAndWorksAfter(t *testing.T) {
 	_, err := h.Vsctl(strings.Fields("add-br ovsbr1 -- set bridge ovsbr1 datapath_type=netdev -- add-port ovsbr1 va -- add-port ovsbr1 vb")...)
 	h.must(err)
 	h.eventually(func() error { _, err := h.In(vms[0], "ping", "-c", "1", "-W", "1", "10.0.1.12"); return err })
-	if err := transfer(vms[0], vms[1], "10.0.1.12", 1<<20, 2*time.Second); err == nil {
+	if err := vswitch.Transfer(vms[0], vms[1], "10.0.1.12", 1<<20, 2*time.Second); err == nil {
 		t.Fatal("TCP works without us: the fault is not reproduced, so nothing would be shown")
 	}
 	h.config(`{"bridges": {"ovsbr1": {"datapath_type": "netdev", "ports": {"va": {}, "vb": {}}}}}`)
 	out, _ := h.setup(0, "apply")
 	h.contains(out, "~ offload va (other end)", "tx-checksum-ip-generic: true -> false", "~ bridge ovsbr1 (was not ours)")
-	h.must(transfer(vms[0], vms[1], "10.0.1.12", 64<<20, 30*time.Second))
+	h.must(vswitch.Transfer(vms[0], vms[1], "10.0.1.12", 64<<20, 30*time.Second))
 	h.setup(4, "apply", "--exit-code")
 	// A driver that was reset, as it looks from here.
 	_, err = h.In(vms[0], "ethtool", "-K", "eth0", "tx", "on")

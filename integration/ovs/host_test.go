@@ -4,11 +4,7 @@ package ovs
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,52 +198,3 @@ func (h *host) nextCfg() string {
 	h.must(err)
 	return strings.TrimSpace(out)
 }
-
-// transfer sends size bytes by TCP from one namespace to an address in
-// another, for at most limit.
-func transfer(from, to, address string, size int64, limit time.Duration) error {
-	var l net.Listener
-	err := vswitch.Enter(to, func() (err error) {
-		l, err = net.Listen("tcp4", address+":0")
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	got := make(chan error, 1)
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			got <- err
-			return
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(limit))
-		n, err := io.Copy(io.Discard, c)
-		if err == nil && n != size {
-			err = fmt.Errorf("%d bytes of %d came", n, size)
-		}
-		got <- err
-	}()
-	return vswitch.Enter(from, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		defer cancel()
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "tcp4", l.Addr().String())
-		if err != nil {
-			return err
-		}
-		c.SetDeadline(time.Now().Add(limit))
-		_, err = io.CopyN(c, zeros{}, size)
-		c.Close()
-		if err != nil {
-			return err
-		}
-		return <-got
-	})
-}
-
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

@@ -163,8 +163,8 @@ func TestGuestsBehindNAT(t *testing.T) {
 	for _, to := range []string{"10.0.1.1", b, "192.0.2.1"} {
 		h.eventually(func() error { return h.ping(vms[0], to) })
 	}
-	h.must(transfer(vms[0], vms[1], b, 4<<20, 20*time.Second))
-	h.must(transfer(vms[0], h.wan, "192.0.2.1", 4<<20, 20*time.Second))
+	h.must(vswitch.Transfer(vms[0], vms[1], b, 4<<20, 20*time.Second))
+	h.must(vswitch.Transfer(vms[0], h.wan, "192.0.2.1", 4<<20, 20*time.Second))
 	// From outside, somebody who knows the network's address tries.
 	_, err = h.In(h.wan, "ip", "route", "add", "10.0.1.0/24", "via", "192.0.2.2")
 	h.must(err)

@@ -35,6 +35,7 @@ const schema = "/usr/share/openvswitch/vswitch.ovsschema"
 // Options say what to make. The zero value is a database and a switch.
 type Options struct {
 	NoSwitch bool // only the database server, no namespace
+	NoDB     bool // neither: for namespaces and links alone
 }
 
 // A Switch is a database server, and a switch unless that was not wanted.
@@ -78,6 +79,11 @@ func Start(t testing.TB, o Options) *Switch {
 // Need skips the test where a switch can't be had.
 func Need(t testing.TB, o Options) {
 	t.Helper()
+	if o.NoDB {
+		require.Root(t)
+		require.Tool(t, "ip")
+		return
+	}
 	for _, tool := range []string{"ovsdb-tool", "ovsdb-server", "ovs-vsctl"} {
 		require.Tool(t, tool)
 	}
@@ -110,6 +116,9 @@ func Make(o Options) (s *Switch, down func() error, err error) {
 			err = errors.Join(err, made.down())
 		}
 	}()
+	if o.NoDB {
+		return s, s.down, nil
+	}
 	if _, err := s.Run("ovsdb-tool", "create", s.path("conf.db"), schema); err != nil {
 		return nil, nil, err
 	}
