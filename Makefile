@@ -195,8 +195,8 @@ fuzz:
 	  done; \
 	done
 
-# The pipeline in a booted container, in its long form. It takes a quarter of an
-# hour; GB_E2E_FROM names the commit whose package is upgraded.
+# The host and its pipeline in a booted container, in their long form: half an
+# hour. GB_E2E_FROM names the commit whose package is upgraded.
 e2e: test-deps build
 	GB_REQUIRE=all GB_TORTURE=1 GB_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -timeout 1h ./integration/e2e
 
