@@ -100,7 +100,11 @@ func bootFaults(t *testing.T, h *host) {
 				h.run("systemctl", "restart", "ovs-bridge-setup.service")
 			}},
 		{name: "the disk is full", short: true, limit: 5 * time.Second,
-			do: func(h *host) { h.fill() }, check: func(h *host) { h.onBridges() }, mend: func(h *host) { h.drain() }},
+			do: func(h *host) { h.fill() }, check: func(h *host) { h.onBridges() },
+			mend: func(h *host) {
+				h.drain()
+				h.run("systemctl", "reset-failed") // such as systemd-update-utmp.service
+			}},
 	} {
 		if t.Failed() {
 			return
