@@ -206,8 +206,20 @@ func (c *container) has(w *writer) {
 			time.Sleep(300 * time.Millisecond)
 			have = c.numbers(k.source, k.word+" "+w.run)
 		}
-		if n := missing(k.want, have); n > 0 {
-			c.t.Errorf("%d of %d events of %s are lost", n, len(k.want), k.source)
+		lost := missing(k.want, have)
+		if lost > 0 && k.source == "journald" {
+			// journald keeps its files on the same disk, and drops what it finds no
+			// room for: the log can't have that.
+			journal := c.run("journalctl", "--no-pager", "--quiet", "--output=cat", "--identifier=e2e")
+			for n := range k.want {
+				if have[n] == 0 && !strings.Contains(journal, fmt.Sprintf("%s %s number %d page", k.word, w.run, n)) {
+					lost--
+					c.t.Logf("journald itself has not kept message %d", n)
+				}
+			}
+		}
+		if lost > 0 {
+			c.t.Errorf("%d of %d events of %s are lost", lost, len(k.want), k.source)
 		}
 		for n, times := range have {
 			if times > 1 && k.once {
