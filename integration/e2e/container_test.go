@@ -25,7 +25,7 @@ import (
 
 // A container is a booted disk.
 type container struct {
-	t      *testing.T
+	machine
 	disk   *disk
 	nspawn *exec.Cmd
 	init   int // the container's PID 1, as the host counts
@@ -37,7 +37,8 @@ type container struct {
 // container's network is empty, or a namespace that ip-netns(8) has a name for.
 func boot(t *testing.T, d *disk, namespace string) *container {
 	t.Helper()
-	c := &container{t: t, disk: d}
+	c := &container{machine: machine{t: t}, disk: d}
+	c.try = c.enter
 	network := "--private-network"
 	if namespace != "" {
 		network = "--network-namespace-path=/run/netns/" + namespace
@@ -148,14 +149,13 @@ func (c *container) kill() {
 // path returns where the host sees a path of the container.
 func (c *container) path(p string) string { return fmt.Sprintf("/proc/%d/root%s", c.init, p) }
 
-// try runs a program in the container and returns what it printed, without the
-// last line break.
-func (c *container) try(argv ...string) (string, error) {
+// enter runs a program in the container, for try.
+func (c *container) enter(argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	args := append([]string{"--target", strconv.Itoa(c.init), "--mount", "--uts", "--ipc", "--net", "--pid", "--"}, argv...)
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0", "DEBIAN_FRONTEND=noninteractive"}
+	cmd.Env = environment
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // killing nsenter leaves its child
@@ -164,90 +164,6 @@ func (c *container) try(argv ...string) (string, error) {
 		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return strings.TrimSuffix(stdout.String(), "\n"), err
-}
-
-// run is try, where the program must succeed.
-func (c *container) run(argv ...string) string {
-	c.t.Helper()
-	out, err := c.try(argv...)
-	if err != nil {
-		c.t.Fatalf("%v\n%s", err, out)
-	}
-	return out
-}
-
-// property returns a property of a unit, or of the manager if unit is "".
-func (c *container) property(unit, name string) string {
-	c.t.Helper()
-	argv := []string{"systemctl", "show", "--value", "--property=" + name}
-	if unit != "" {
-		argv = append(argv, unit)
-	}
-	return c.run(argv...)
-}
-
-// startup returns how long user space took to reach multi-user.target.
-func (c *container) startup() time.Duration {
-	c.t.Helper()
-	begin, err1 := strconv.ParseInt(c.property("", "UserspaceTimestampMonotonic"), 10, 64)
-	end, err2 := strconv.ParseInt(c.property("multi-user.target", "ActiveEnterTimestampMonotonic"), 10, 64)
-	if err1 != nil || err2 != nil || end < begin {
-		c.t.Fatalf("how long the boot took: %d, %d, %v, %v", begin, end, err1, err2)
-	}
-	return time.Duration(end-begin) * time.Microsecond
-}
-
-// healthy complains about units in a failed state and about dead paths, timers
-// and sockets. What was killed last has a while to be started again.
-func (c *container) healthy() {
-	c.t.Helper()
-	failing := func() string { return c.run("systemctl", "list-units", "--failed", "--plain", "--no-legend") }
-	starting := func() bool {
-		for _, u := range []string{"blockchain-log.service", "blockchain-journal.service", "blockchain-dbus.service", "op-dbus.service"} {
-			if c.property(u, "ActiveState") != "active" {
-				return true
-			}
-		}
-		return false
-	}
-	for deadline := time.Now().Add(30 * time.Second); (starting() || failing() != "") && time.Now().Before(deadline); {
-		time.Sleep(200 * time.Millisecond)
-	}
-	if failed := failing(); failed != "" {
-		c.t.Errorf("failed units:\n%s", failed)
-	}
-	for _, u := range []string{
-		"blockchain-log.socket", "blockchain-search.socket", "gb-vecsync.socket",
-		"btrfs-snapshot.timer", "blockchain-rotate.timer", "btrfs-vector-sync.path", "blockchain-log.service", "blockchain-journal.service",
-		"blockchain-dbus.service", "op-dbus.service",
-	} {
-		if state := c.property(u, "ActiveState"); state != "active" {
-			c.t.Errorf("%s is %s", u, state)
-		}
-	}
-	// The tools say so too, as soon as the last disturbance is over.
-	for _, argv := range [][]string{{"gb-chain", "status"}, {"gb-snap", "status"}, {"gb-vecsync", "stats"}} {
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(500 * time.Millisecond) {
-			out, err := c.try(argv...)
-			if err == nil && strings.Contains(out, "good") {
-				break
-			}
-			if time.Now().After(deadline) {
-				c.t.Errorf("%v\n%s", err, out)
-				break
-			}
-		}
-	}
-}
-
-// journal returns what the journal has since a time, of our units.
-func (c *container) journal(since time.Time) string {
-	out, err := c.try("journalctl", "--no-pager", "--output=short-precise", "--since=@"+strconv.FormatInt(since.Unix(), 10),
-		"--unit=blockchain-*", "--unit=btrfs-*", "--unit=gb-vecsync*", "--unit=op-dbus*")
-	if err != nil {
-		out += "\n" + err.Error()
-	}
-	return out
 }
 
 // processes returns the processes of the container, by their pid on the host.

@@ -21,7 +21,9 @@ import (
 // with a Debian in its subvolume @.
 type disk struct {
 	t      *testing.T
-	device string // /dev/loopN
+	image  string // the file
+	device string // /dev/loopN; "" while it is not attached
+	mnt    string // where the file system's top is mounted while the disk is made
 	root   string // where @ is mounted
 }
 
@@ -44,41 +46,36 @@ func command(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// newDisk makes a disk of the given size with the tree in tar.
-func newDisk(t *testing.T, size int64, tar string) *disk {
+// newDisk makes a disk of the given size with the tree in tar. Who boots it
+// has it as the device seen, or as the loop device here if seen is "".
+func newDisk(t *testing.T, size int64, tar, seen string) *disk {
 	t.Helper()
 	dir := t.TempDir()
-	image := filepath.Join(dir, "disk.img")
-	f, err := os.Create(image)
+	d := &disk{t: t, image: filepath.Join(dir, "disk.img"), mnt: filepath.Join(dir, "mnt"), root: filepath.Join(dir, "root")}
+	f, err := os.Create(d.image)
 	if err == nil {
 		err = errors.Join(f.Truncate(size), f.Close())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &disk{t: t, root: filepath.Join(dir, "root")}
-	mnt := filepath.Join(dir, "mnt")
-	for _, p := range []string{d.root, mnt} {
+	for _, p := range []string{d.root, d.mnt} {
 		if err := os.Mkdir(p, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	command(t, "mkfs.btrfs", "-q", "-L", "nixos", image)
-	d.device = command(t, "losetup", "--find", "--show", image)
-	t.Cleanup(func() {
-		for _, p := range []string{mnt, d.root} {
-			d.unmount(p)
-		}
-		if out, err := exec.Command("losetup", "--detach", d.device).CombinedOutput(); err != nil {
-			t.Errorf("losetup --detach %s: %v\n%s", d.device, err, out)
-		}
-	})
-	command(t, "mount", d.device, mnt)
-	command(t, "btrfs", "-q", "subvolume", "create", mnt+"/@")
-	for _, s := range subvolumes {
-		command(t, "btrfs", "-q", "subvolume", "create", mnt+"/"+s[0])
+	command(t, "mkfs.btrfs", "-q", "-L", "nixos", d.image)
+	t.Cleanup(d.detach)
+	d.device = command(t, "losetup", "--find", "--show", d.image)
+	if seen == "" {
+		seen = d.device
 	}
-	d.unmount(mnt)
+	command(t, "mount", d.device, d.mnt)
+	command(t, "btrfs", "-q", "subvolume", "create", d.mnt+"/@")
+	for _, s := range subvolumes {
+		command(t, "btrfs", "-q", "subvolume", "create", d.mnt+"/"+s[0])
+	}
+	d.unmount(d.mnt)
 	command(t, "mount", "-o", "subvol=@,noatime", d.device, d.root)
 	command(t, "tar", "-C", d.root, "--numeric-owner", "-xpf", tar)
 	for _, s := range subvolumes {
@@ -89,7 +86,7 @@ func newDisk(t *testing.T, size int64, tar string) *disk {
 		// what it would have made of them.
 		unit := command(t, "systemd-escape", "--path", "--suffix=mount", s[1])
 		d.write("/etc/systemd/system/"+unit, fmt.Sprintf("[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=%s\nWhere=%s\nType=btrfs\nOptions=subvol=%s,%s\n",
-			d.device, s[1], s[0], s[2]))
+			seen, s[1], s[0], s[2]))
 		d.link("../"+unit, "/etc/systemd/system/local-fs.target.wants/"+unit)
 	}
 	d.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
@@ -100,6 +97,44 @@ func newDisk(t *testing.T, size int64, tar string) *disk {
 		d.link("/dev/null", "/etc/systemd/system/"+u)
 	}
 	return d
+}
+
+// attach mounts @ again, of a disk that is not booted.
+func (d *disk) attach() {
+	d.t.Helper()
+	d.device = command(d.t, "losetup", "--find", "--show", d.image)
+	command(d.t, "mount", "-o", "subvol=@,noatime", d.device, d.root)
+}
+
+// detach gives the image free, for others or for its removal.
+func (d *disk) detach() {
+	d.t.Helper()
+	if d.device == "" {
+		return
+	}
+	for _, p := range []string{d.mnt, d.root} {
+		d.unmount(p)
+	}
+	if out, err := exec.Command("losetup", "--detach", d.device).CombinedOutput(); err != nil {
+		d.t.Errorf("losetup --detach %s: %v\n%s", d.device, err, out)
+	}
+	d.device = ""
+}
+
+// disable takes units, by pattern, out of what a boot starts.
+func (d *disk) disable(patterns ...string) {
+	d.t.Helper()
+	for _, pattern := range patterns {
+		links, err := filepath.Glob(filepath.Join(d.root, "etc/systemd/system/*.wants", pattern))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		for _, l := range links {
+			if err := os.Remove(l); err != nil {
+				d.t.Fatal(err)
+			}
+		}
+	}
 }
 
 func (d *disk) write(path, text string) {

@@ -29,7 +29,7 @@ func TestHost(t *testing.T) {
 		require.Tool(t, tool)
 	}
 	o := newOutside(t)
-	d := newDisk(t, 3<<30, tree(t))
+	d := newDisk(t, 3<<30, tree(t, treePackages), "")
 	deb := debPackage(t, repository, tools.Dir(t), "0.0.2")
 	// The host as it is without us: its NIC by DHCP, and a switch without
 	// bridges.

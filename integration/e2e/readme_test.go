@@ -3,45 +3,14 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/names"
 )
-
-// get is what a server on loopback in the container answers.
-func (c *container) get(port int, path string) (status, body string) {
-	c.t.Helper()
-	script := `exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\nHost: localhost:%s\r\n\r\n' "$2" "$1" >&3 && cat <&3`
-	out, err := c.try("bash", "-c", script, "-", fmt.Sprint(port), path)
-	if err != nil {
-		return err.Error(), ""
-	}
-	head, body, _ := strings.Cut(out, "\r\n\r\n")
-	status, _, _ = strings.Cut(head, "\r\n")
-	return status, body
-}
-
-// eventually wants a thing to be so within half a minute; f says what is wrong.
-func (c *container) eventually(what string, f func() string) {
-	c.t.Helper()
-	wrong := ""
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		if wrong = f(); wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.t.Errorf("%s: %s", what, wrong)
-			return
-		}
-	}
-}
 
 // readme does with the package what the README of the host says: its bridges,
 // its monitoring, and each command of its troubleshooting, which is
@@ -99,11 +68,11 @@ func readme(t *testing.T, c *container) {
 	}
 
 	// What answers where.
-	c.eventually("gb-web", func() string { return wants(c, names.WebPort, "/healthz", "ok") })
-	c.eventually("noVNC", func() string { return wants(c, names.NoVNCPort, "/vnc.html", "noVNC") })
-	c.eventually("Prometheus", func() string { return wants(c, names.PrometheusPort, "/api/v1/rules", `"name":"SnapshotsLag"`) })
+	c.eventually("gb-web", func() string { return c.wants(names.WebPort, "/healthz", "ok") })
+	c.eventually("noVNC", func() string { return c.wants(names.NoVNCPort, "/vnc.html", "noVNC") })
+	c.eventually("Prometheus", func() string { return c.wants(names.PrometheusPort, "/api/v1/rules", `"name":"SnapshotsLag"`) })
 	c.eventually("what Prometheus has scraped", func() string {
-		return wants(c, names.PrometheusPort, "/api/v1/query?query=ghostbridge_log_verified", `"value":[`)
+		return c.wants(names.PrometheusPort, "/api/v1/query?query=ghostbridge_log_verified", `"value":[`)
 	})
 	// And nothing of it on another address.
 	for _, port := range []int{names.WebPort, names.NoVNCPort, names.PrometheusPort} {
@@ -127,20 +96,4 @@ func readme(t *testing.T, c *container) {
 		return ""
 	})
 	c.healthy()
-}
-
-func wants(c *container, port int, path, text string) string {
-	status, body := c.get(port, path)
-	if !strings.Contains(status, " 200 ") || !strings.Contains(body, text) {
-		return fmt.Sprintf("%s: %s, %.300s", path, status, body)
-	}
-	return ""
-}
-
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	return -1
 }

@@ -21,12 +21,12 @@ const repository = "../.."
 var treePackages = []string{"btrfs-progs", "dbus", "iproute2", "nftables", "novnc", "openvswitch-switch", "polkitd", "procps", "prometheus", "systemd", "systemd-resolved",
 	"systemd-sysv", "tzdata", "websockify"}
 
-// tree returns a tar archive of a Debian like this host's, without our
-// package, kept below .cache.
-func tree(t *testing.T) string {
+// tree returns a tar archive of a Debian like this host's with packages,
+// without ours, kept below .cache.
+func tree(t *testing.T, packages []string) string {
 	t.Helper()
 	begin := time.Now()
-	tar, err := debtree.Tar(filepath.Join(repository, ".cache", "e2e"), debtree.Options{Packages: treePackages, NoDocs: true})
+	tar, err := debtree.Tar(filepath.Join(repository, ".cache", "e2e"), debtree.Options{Packages: packages, NoDocs: true})
 	var lack *debtree.Lack
 	if errors.As(err, &lack) {
 		require.Skip(t, lack.Error())
