@@ -166,6 +166,7 @@ func skipReason(output []string) string {
 var unasked = []struct{ env, what string }{
 	{"GB_QDRANT", "the index in Qdrant against a real server: HOST:PORT of its gRPC (1.16 to 1.18)"},
 	{"GB_NIXPKGS", "the Nix modules on the real lib, and on the real NixOS if it has one: a directory with nixpkgs"},
+	{"GB_VM", "the package in a virtual machine with the kernel's own Open vSwitch: make e2e-vm"},
 }
 
 // close prints the totals and says whether all is well.
