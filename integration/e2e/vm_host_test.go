@@ -59,6 +59,7 @@ func virtualHost(t *testing.T) {
 	for path, text := range map[string]string{
 		"/etc/systemd/network/10-ens1.link":    "[Match]\nMACAddress=" + uplinkMAC + "\n[Link]\nName=ens1\n",
 		"/etc/systemd/network/10-ens1.network": "[Match]\nName=ens1\n[Network]\nDHCP=ipv4\n",
+		"/etc/tmpfiles.d/work.conf":            "h /work - - - - +C\n", // the README's nodatacow
 		// It would log each program that it runs, of which the log would have an event.
 		"/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf": "[Service]\nLogLevelMax=notice\n",
 	} {
@@ -459,6 +460,7 @@ func (h *vmHost) switchKilled() {
 
 	// Without the flows they do hear the wire: it is them that keep it away.
 	h.run("systemctl", "stop", "ovs-bridge-watch")
+	h.run("ovs-ofctl", "-O", "OpenFlow14", "del-flows", "ovsbr1")
 	for _, br := range []string{"ovsbr0", "ovsbr1"} {
 		h.run("ovs-ofctl", "-O", "OpenFlow14", "add-flow", br, "priority=65535,actions=NORMAL")
 	}
@@ -472,6 +474,9 @@ func (h *vmHost) switchKilled() {
 		return ""
 	})
 	stopShouts()
+	if out, _ := h.try("opdbus", "doctor", "--json"); !strings.Contains(out, `"check":"bridges","state":"failed"`) {
+		h.t.Errorf("with our flows gone, opdbus doctor says:\n%s", out)
+	}
 	h.run("systemctl", "stop", "gbe2e-dump-open")
 	for _, br := range []string{"ovsbr0", "ovsbr1"} {
 		h.run("ovs-ofctl", "-O", "OpenFlow14", "--strict", "del-flows", br, "priority=65535")

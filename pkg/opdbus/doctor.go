@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/ghostbridge/ghostbridge/pkg/dbusjson"
 	"github.com/ghostbridge/ghostbridge/pkg/hoststate"
 	"github.com/ghostbridge/ghostbridge/pkg/names"
+	"github.com/ghostbridge/ghostbridge/pkg/ovs"
 	"github.com/ghostbridge/ghostbridge/pkg/subvol"
 )
 
@@ -66,7 +68,7 @@ func Checks() []Check {
 		{"intents", false, (*Doctor).checkIntents, "opdbus intents list; look whether it was done, then: opdbus intents resolve ID --found done"},
 		{"desired state", false, (*Doctor).checkState, "opdbus diff and opdbus changes show it; opdbus apply, or opdbus rollback"},
 		{"spool", false, (*Doctor).checkSpool, "systemctl start blockchain-log.socket; opdbus serve then appends them"},
-		{"bridges", false, tool("gb-ovs-setup", "status"), "gb-ovs-setup status; systemctl start ovs-bridge-setup.service"},
+		{"bridges", false, (*Doctor).checkBridges, "gb-ovs-setup status; systemctl start ovs-bridge-setup.service"},
 		{"snapshots", false, tool("gb-snap", "status", names.TimingDir), "systemctl start btrfs-snapshot.timer"},
 		{"index", false, tool("gb-vecsync", "stats"), "systemctl start btrfs-vector-sync.path gb-vecsync.socket"},
 		{"mounts", false, (*Doctor).checkMounts, "mount the three subvolumes of btrfs; btrfs property set DIR compression zstd"},
@@ -259,20 +261,54 @@ func (d *Doctor) checkSpool(context.Context) (string, error) {
 // tool makes a check of one of our tools' own verdict, its exit code.
 func tool(name string, args ...string) func(*Doctor, context.Context) (string, error) {
 	return func(d *Doctor, ctx context.Context) (string, error) {
-		path := filepath.Join(d.Tools, name)
-		if _, err := os.Stat(path); d.Tools == "" || err != nil {
-			if path, err = exec.LookPath(name); err != nil {
-				return "", err
-			}
+		out, said, err := d.ask(ctx, name, args...)
+		if err != nil {
+			return "", fmt.Errorf("%w: %s", err, firstLine(said+out))
 		}
-		cmd := exec.CommandContext(ctx, path, args...)
-		var out, said bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &said
-		if err := cmd.Run(); err != nil {
-			return "", fmt.Errorf("%s: %w: %s", name, err, firstLine(said.String()+out.String()))
-		}
-		return firstLine(out.String()), nil
+		return firstLine(out), nil
 	}
+}
+
+// ask runs one of our other tools, and returns what it printed and said.
+func (d *Doctor) ask(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
+	path := filepath.Join(d.Tools, name)
+	if _, err := os.Stat(path); d.Tools == "" || err != nil {
+		if path, err = exec.LookPath(name); err != nil {
+			return "", "", err
+		}
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err := cmd.Run(); err != nil {
+		return out.String(), said.String(), fmt.Errorf("%s: %w", name, err)
+	}
+	return out.String(), said.String(), nil
+}
+
+func (d *Doctor) checkBridges(ctx context.Context) (string, error) {
+	out, said, err := d.ask(ctx, names.GBOVSSetup, "status", "--json", "--exit-code")
+	var st ovs.Status
+	if jerr := json.Unmarshal([]byte(out), &st); jerr != nil {
+		if err == nil {
+			err = fmt.Errorf("%s status: %w", names.GBOVSSetup, jerr)
+		}
+		return "", fmt.Errorf("%w: %s", err, firstLine(said))
+	}
+	switch {
+	case len(st.Problems) > 0:
+		return "", errors.New(strings.Join(st.Problems, "; "))
+	case err != nil || !st.Healthy:
+		return "", errors.Join(errors.New("not as they should be"), err)
+	}
+	var list []string
+	for _, b := range st.Bridges {
+		list = append(list, strings.Join(append([]string{b.Name}, b.Addresses...), " "))
+	}
+	if list == nil {
+		list = []string{"none, and none is wanted"}
+	}
+	return fmt.Sprintf("%s (Open vSwitch %s)", strings.Join(list, ", "), st.Version), nil
 }
 
 func firstLine(s string) string {

@@ -3,6 +3,7 @@ package opdbus
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unicode/utf16"
 
@@ -59,6 +60,33 @@ func TestDoctorReadsTheHost(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("there is no check %s", c.check)
+		}
+	}
+}
+
+// The bridges are what gb-ovs-setup status says of them, a double of which
+// prints and ends as told.
+func TestDoctorAsksForTheBridges(t *testing.T) {
+	for _, c := range []struct{ prints, code, state, evidence string }{
+		{`{"healthy":true,"ovs_version":"3.1.0","problems":[],"bridges":[{"name":"ovsbr0","addresses":["10.0.2.15/24"]},{"name":"ovsbr1"}]}`, "0", StateOK, "ovsbr0 10.0.2.15/24, ovsbr1 (Open vSwitch 3.1.0)"},
+		{`{"healthy":true,"ovs_version":"3.1.0","problems":[],"bridges":[]}`, "0", StateOK, "none, and none is wanted (Open vSwitch 3.1.0)"},
+		{`{"healthy":false,"problems":["flows ovsbr1 is not as it should be","more"]}`, "1", StateFailed, "flows ovsbr1 is not as it should be; more"},
+		{`{"healthy":false,"problems":[]}`, "1", StateFailed, "not as they should be"},
+		{`gb-ovs-setup: no`, "2", StateFailed, "gb-ovs-setup: exit status 2"},
+		{``, "0", StateFailed, "gb-ovs-setup status: unexpected end of JSON input"},
+	} {
+		d := &Doctor{Tools: t.TempDir()}
+		double := "#!/bin/sh\n[ \"$*\" = 'status --json --exit-code' ] || exit 99\ncat <<'EOF'\n" + c.prints + "\nEOF\nexit " + c.code + "\n"
+		if err := os.WriteFile(filepath.Join(d.Tools, names.GBOVSSetup), []byte(double), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, check := range Checks() {
+			if check.Name != "bridges" {
+				continue
+			}
+			if f := d.Run(t.Context(), check); f.State != c.state || !strings.HasPrefix(f.Evidence, c.evidence) {
+				t.Errorf("%s: %+v, want %s: %s", c.prints, f, c.state, c.evidence)
+			}
 		}
 	}
 }
