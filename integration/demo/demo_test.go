@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,27 +21,9 @@ import (
 
 func TestMain(m *testing.M) { tools.Main(m) }
 
-// An output can be read while it grows.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // start starts the demo with all that it makes in a directory of its own. When
 // the test is done nothing of that must be left.
-func start(t *testing.T) (*exec.Cmd, *output) {
+func start(t *testing.T) (*exec.Cmd, *tools.Output) {
 	t.Helper()
 	require.Root(t)
 	for _, tool := range []string{"mkfs.btrfs", "dbus-daemon", "dbus-send"} {
@@ -69,7 +50,7 @@ func start(t *testing.T) (*exec.Cmd, *output) {
 	}
 	cmd := exec.Command(tools.Path(t, "demo"), "--bin", tools.Dir(t), "--units", "../../units")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
-	out := new(output)
+	out := new(tools.Output)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {

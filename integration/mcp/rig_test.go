@@ -9,13 +9,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -240,7 +238,7 @@ func (r *rig) stdio(uid uint32, args ...string) *sdk.ClientSession {
 	if uid != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
 	}
-	said := &lockedBuffer{}
+	said := &tools.Output{}
 	cmd.Stderr = said
 	session, err := r.client(nil).Connect(r.t.Context(), &sdk.CommandTransport{Command: cmd}, nil)
 	if err != nil {
@@ -254,25 +252,6 @@ func (r *rig) stdio(uid uint32, args ...string) *sdk.ClientSession {
 	})
 	return session
 }
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-var _ io.Writer = (*lockedBuffer)(nil)
 
 // call calls a tool and returns its structured content as the client has it.
 func call(ctx context.Context, s *sdk.ClientSession, tool string, args any) (map[string]any, *sdk.CallToolResult, error) {

@@ -255,7 +255,7 @@ func TestBridge(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			cmd := exec.Command(tools.Path(t, "opdbus"), "mcp", "--server", "unix:"+socket, "--token-file", file)
 			cmd.Env = append(os.Environ(), r.env...)
-			said := &lockedBuffer{}
+			said := new(tools.Output)
 			cmd.Stderr = said
 			s, err := r.client(nil).Connect(t.Context(), &sdk.CommandTransport{Command: cmd}, &sdk.ClientSessionOptions{ProtocolVersion: version})
 			if err != nil {

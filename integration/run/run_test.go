@@ -3,13 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,8 +39,8 @@ func machine(t *testing.T) {
 func TestRunAgainAndAfterAKill(t *testing.T) {
 	machine(t)
 	bin, dir := tools.Dir(t), t.TempDir()
-	start := func(seconds string) (*exec.Cmd, *words) {
-		out := new(words)
+	start := func(seconds string) (*exec.Cmd, *tools.Output) {
+		out := new(tools.Output)
 		cmd := exec.Command(filepath.Join(bin, "run"), "--bin", bin, "--dir", dir, "--seconds", seconds)
 		cmd.Stdout, cmd.Stderr = out, out
 		if err := cmd.Start(); err != nil {
@@ -121,26 +119,8 @@ func TestRunAgainAndAfterAKill(t *testing.T) {
 	}
 }
 
-// words is what a child has printed so far.
-type words struct {
-	mu  sync.Mutex // covers buf: the child's output is copied by a goroutine
-	buf bytes.Buffer
-}
-
-func (w *words) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.buf.Write(p)
-}
-
-func (w *words) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.buf.String()
-}
-
 // await waits until out, which a child writes, has text.
-func await(t *testing.T, out *words, text string) {
+func await(t *testing.T, out *tools.Output, text string) {
 	t.Helper()
 	for range 300 {
 		if strings.Contains(out.String(), text) {

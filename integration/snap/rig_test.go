@@ -3,7 +3,6 @@
 package snap
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -111,28 +109,17 @@ type daemon struct {
 	r      *rig
 	cmd    *exec.Cmd
 	done   chan error
-	mu     sync.Mutex
-	out    []string // lines of stdout
-	words  bytes.Buffer
+	out    tools.Output
+	words  tools.Output // of standard error
 	reaped bool
 }
 
-func (d *daemon) Write(b []byte) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.words.Write(b)
-}
+func (d *daemon) said() string { return d.words.String() }
 
-func (d *daemon) said() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.words.String()
-}
-
+// lines returns the whole lines of standard output.
 func (d *daemon) lines() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return append([]string(nil), d.out...)
+	lines := strings.Split(d.out.String(), "\n")
+	return lines[:len(lines)-1]
 }
 
 // start starts a tool that runs until it is stopped; it ends with the test.
@@ -140,18 +127,9 @@ func (r *rig) start(name string, env []string, args ...string) *daemon {
 	r.Helper()
 	d := &daemon{r: r, cmd: exec.Command(tools.Path(r, name), args...), done: make(chan error, 1)}
 	d.cmd.Env = append(r.env(), env...)
-	d.cmd.Stderr = d
-	out, err := d.cmd.StdoutPipe()
-	r.must(err)
+	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.words
 	r.must(d.cmd.Start())
-	go func() {
-		for s := bufio.NewScanner(out); s.Scan(); {
-			d.mu.Lock()
-			d.out = append(d.out, s.Text())
-			d.mu.Unlock()
-		}
-		d.done <- d.cmd.Wait()
-	}()
+	go func() { d.done <- d.cmd.Wait() }()
 	r.Cleanup(func() {
 		if !d.reaped {
 			d.cmd.Process.Kill()
