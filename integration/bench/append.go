@@ -28,7 +28,7 @@ var appends = func() []comparison {
 			list = append(list, comparison{
 				name:    fmt.Sprintf("append/%s/%d", fs.name, batch),
 				title:   strings.TrimSpace(fmt.Sprintf("events appended, %d a batch, on %s %s", batch, fs.name, fs.options)),
-				rounds:  7,
+				rounds:  5,
 				metrics: []metric{{"rate", "events/s", more}, {"p50", "ms", less}, {"p99", "ms", less}},
 				wants: []want{
 					{"gb-chain's log", "rate", atLeast, 0.8, bareLoop},

@@ -40,19 +40,19 @@ import (
 var calls = []comparison{
 	{
 		name: "call/audited", title: "calls by 32 callers at once: bare by godbus and sd-bus, and through opdbus serve with policy and durable intent and outcome (polkit not asked); the service does nothing",
-		metrics: callMetrics, wants: callWants,
+		metrics: callMetrics, wants: callWants, rounds: 4,
 		setup: func(ctx context.Context, e *env) ([]contender, error) { return auditedContenders(ctx, e, 0, 0) },
 	},
 	{
 		name: "call/audited-5ms", title: "the same where the service takes 5 ms",
-		metrics: callMetrics, wants: callWants,
+		metrics: callMetrics, wants: callWants, rounds: 4,
 		setup: func(ctx context.Context, e *env) ([]contender, error) {
 			return auditedContenders(ctx, e, 5*time.Millisecond, 0)
 		},
 	},
 	{
 		name: "call/audited-paced", title: "the same where each of the 32 callers makes ten calls a second, and the service takes 5 ms",
-		metrics: callMetrics, wants: callWants,
+		metrics: callMetrics, wants: callWants, rounds: 4,
 		setup: func(ctx context.Context, e *env) ([]contender, error) {
 			return auditedContenders(ctx, e, 5*time.Millisecond, 100*time.Millisecond)
 		},
@@ -79,7 +79,7 @@ var (
 
 const (
 	callers = 32
-	callFor = 2 * time.Second // a contender's turn
+	callFor = 1500 * time.Millisecond // a contender's turn
 )
 
 // An echo takes a while for its answer.

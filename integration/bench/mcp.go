@@ -34,6 +34,7 @@ var agents = []comparison{{
 	note:    "through opdbus serve a call passes the bus twice as often, and the policy",
 	metrics: []metric{{"p50", "ms", less}, {"p99", "ms", less}, {"rate", "calls/s", more}},
 	wants:   []want{{"opdbus mcp", "p50", atMost, 1.5, "opdbus get"}},
+	rounds:  3,
 	setup:   agentContenders,
 }}
 

@@ -30,7 +30,7 @@ var readers = func() []comparison {
 		list = append(list, comparison{
 			name:    fmt.Sprintf("reader/v%d", version),
 			title:   fmt.Sprintf("a send stream of version %d and 1 GiB read", version),
-			rounds:  7,
+			rounds:  5,
 			metrics: []metric{{"rate", "MB/s", more}},
 			wants: []want{
 				{"sendstream.Reader", "rate", atLeast, bound, "btrfs receive --dump"},

@@ -29,7 +29,7 @@ var snapshots = []comparison{
 	{
 		name:    "snapshot/tick",
 		title:   "one snapshot of a source that has just changed, 60 kept, 20 in a turn",
-		rounds:  11,
+		rounds:  7,
 		metrics: []metric{{"wall", "ms", less}, {"cpu", "ms", less}},
 		wants: []want{
 			{"one tick of gb-snap, with pruning", "wall", atMost, 1.2, "ioctl"},
@@ -39,7 +39,7 @@ var snapshots = []comparison{
 	},
 	{
 		name:    "snapshot/idle",
-		title:   "device writes while nothing changes, 15 s in a turn",
+		title:   "device writes while nothing changes, 8 s in a turn",
 		rounds:  3,
 		metrics: []metric{{"written", "KiB/s", less}},
 		wants:   []want{{"gb-snap take --every 1s", "written", atMost, 16, ""}},
@@ -47,8 +47,8 @@ var snapshots = []comparison{
 	},
 	{
 		name:   "snapshot/writer",
-		title:  "a writer of 1 MB/s, each append synced, with a snapshot a second, 15 s in a turn",
-		rounds: 4,
+		title:  "a writer of 1 MB/s, each append synced, with a snapshot a second, 10 s in a turn",
+		rounds: 3,
 		metrics: []metric{{"p50", "ms", less}, {"p99", "ms", less}, {"max", "ms", less}, {"rate", "KB/s", more},
 			{"period", "s", ""}, {"skipped", "ticks", less}, {"live", "", ""}},
 		wants: []want{
@@ -105,6 +105,10 @@ const besideSnap = "beside gb-snap take --every 1s"
 
 // keep is how many snapshots each contender keeps.
 const keep = 60
+
+// cleanerPatience is how long a turn waits for the kernel to have removed what
+// was deleted before.
+const cleanerPatience = time.Second
 
 func tickContenders(ctx context.Context, e *env) ([]contender, error) {
 	p, err := newPlace(e)
@@ -186,8 +190,9 @@ func tickContenders(ctx context.Context, e *env) ([]contender, error) {
 // turn takes 20 snapshots, each after a change. take returns the CPU time of
 // the process that it was, if it was one.
 func (p *place) turn(ctx context.Context, take func(name string) (cpu time.Duration, err error)) (sample, error) {
-	// Nobody pays for what others have deleted.
-	for {
+	// Nobody pays for what others have deleted, as far as the cleaner wakes: it may
+	// sleep for 30 s, whoever syncs.
+	for deadline := time.Now().Add(cleanerPatience); time.Now().Before(deadline); {
 		n, err := subvol.System{}.Backlog(p.mnt)
 		if err == nil && n > 0 {
 			err = exec.Command("sync", "-f", p.mnt).Run() // the cleaner wakes with a commit
@@ -253,7 +258,7 @@ func thinOut(dir string) error {
 }
 
 func idleContenders(ctx context.Context, e *env) ([]contender, error) {
-	long := e.turn(15 * time.Second)
+	long := e.turn(8 * time.Second)
 	var list []contender
 	for _, skip := range []bool{false, true} {
 		p, err := newPlace(e)
@@ -357,7 +362,7 @@ func every(ctx context.Context, e *env, p *place, dir string) (stop func() (*sna
 }
 
 func writerContenders(ctx context.Context, e *env) ([]contender, error) {
-	long := e.turn(15 * time.Second)
+	long := e.turn(10 * time.Second)
 	p, err := newPlace(e)
 	if err != nil {
 		return nil, err

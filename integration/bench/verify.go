@@ -24,7 +24,7 @@ import (
 var verifies = []comparison{{
 	name:    "verify/fsck",
 	title:   fmt.Sprintf("%d events verified, from their segments and from their tiles", verifiedEvents),
-	rounds:  5,
+	rounds:  4,
 	metrics: []metric{{"rate", "events/s", more}, {"cpu", "ns/event", less}, {"peak", "MB", less}},
 	wants: []want{
 		{"gb-chain verify, one core", "rate", atLeast, 1.5, "tessera's fsck, one core"},
@@ -36,7 +36,7 @@ var verifies = []comparison{{
 }, {
 	name:    "verify/cores",
 	title:   fmt.Sprintf("%d events verified on one core and on two", verifiedEvents),
-	rounds:  11,
+	rounds:  5,
 	metrics: []metric{{"rate", "events/s", more}, {"cpu", "ns/event", less}, {"peak", "MB", less}},
 	wants:   []want{{"gb-chain verify, two cores", "rate", atLeast, 1, "gb-chain verify, one core"}},
 	setup: func(ctx context.Context, e *env) ([]contender, error) {

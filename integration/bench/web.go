@@ -14,13 +14,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ghostbridge/ghostbridge/integration/peak"
 )
 
 // webs compare gb-web's live stream with the loop that one would write instead:
@@ -271,21 +272,5 @@ func followers(ctx context.Context, pid int, url, token string, feed func(contex
 	if events < webRate*0.7 {
 		return nil, fmt.Errorf("a reader got %.0f events/s", events)
 	}
-	memory, err := resident(pid)
-	return sample{"cpu": (after - used).Seconds() / took.Seconds(), "memory": memory, "behind": float64(late.Load()) / 1e6}, err
-}
-
-// resident is the greatest resident size of a process, in MiB.
-func resident(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.ParseFloat(strings.Fields(v)[0], 64)
-			return n / 1024, err
-		}
-	}
-	return 0, errors.New("no VmHWM")
+	return sample{"cpu": (after - used).Seconds() / took.Seconds(), "memory": float64(peak.HighWater(pid)) / (1 << 20), "behind": float64(late.Load()) / 1e6}, nil
 }
