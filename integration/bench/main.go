@@ -116,6 +116,7 @@ func bench(ctx context.Context, o options) error {
 	}
 	begin := time.Now()
 	r := report.Report{Format: report.Format, Machine: thisMachine(ctx)}
+	r.Machine.Quick = o.quick
 	fmt.Println(r.Machine)
 	var failed error
 	for i, c := range chosen {

@@ -79,7 +79,14 @@ func (r *Report) markdown() []byte {
 	line("median of them, and in brackets the least and the greatest. The absolute figures are those of this machine.")
 	line("")
 	line("| | |\n| --- | --- |")
-	line("| Date | %s, %.0f minutes |", m.Time.Format("2006-01-02 15:04 MST"), m.Seconds/60)
+	length := fmt.Sprintf("%.0f minutes", m.Seconds/60)
+	if m.Quick {
+		length += "; a quick run of few and short rounds: its figures are rough"
+	}
+	line("| Date | %s, %s |", m.Time.Format("2006-01-02 15:04 MST"), length)
+	if m.Load > 0 {
+		line("| Load before it began | %.1f |", m.Load)
+	}
 	line("| Source | `%s` (%s) |", m.Commit, m.Version)
 	line("| Processor | %s, %d cores |", cell(m.CPU), m.Cores)
 	line("| Memory | %.1f GiB |", float64(m.Memory)/(1<<30))

@@ -27,6 +27,8 @@ type Report struct {
 type Machine struct {
 	Time       time.Time `json:"time"`              // when it began, UTC
 	Seconds    float64   `json:"seconds,omitempty"` // how long it took
+	Quick      bool      `json:"quick,omitempty"`   // few and short rounds: the figures are rough
+	Load       float64   `json:"load,omitempty"`    // the load average of the minute before it began
 	Commit     string    `json:"commit"`            // of the source, 40 hex digits
 	Version    string    `json:"version"`           // git describe; ends with -dirty where files were changed
 	Go         string    `json:"go"`

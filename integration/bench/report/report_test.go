@@ -13,6 +13,65 @@ import (
 	"testing"
 )
 
+const kept = "../../../docs/bench"
+
+// What is shown of the kept run is what its JSON gives, byte for byte, and there
+// is nothing else beside it.
+func TestReferenceIsRendered(t *testing.T) {
+	file := filepath.Join(kept, "reference.json")
+	r, err := Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := r.Render("reference")
+	want["reference.json"], err = r.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		got, err := os.ReadFile(filepath.Join(kept, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, ok := want[e.Name()]; !ok {
+			t.Errorf("%s is not made from reference.json", e.Name())
+		} else if !bytes.Equal(got, data) {
+			t.Errorf("%s is not what reference.json gives: make bench-render", e.Name())
+		}
+		delete(want, e.Name())
+	}
+	for name := range want {
+		t.Errorf("%s is missing: make bench-render", name)
+	}
+	if len(r.Comparisons) < 20 {
+		t.Errorf("the kept run has %d comparisons only", len(r.Comparisons))
+	}
+	for _, c := range r.Comparisons {
+		again := c
+		again.Rows, again.Wants = slices.Clone(c.Rows), slices.Clone(c.Wants)
+		if c.NotMeasured != "" {
+			continue
+		}
+		samples := make([]map[string][]float64, len(c.Rows))
+		for i, row := range c.Rows {
+			samples[i] = make(map[string][]float64)
+			for name, f := range row.Figures {
+				samples[i][name] = f.Each
+			}
+		}
+		again.Summarise(samples)
+		for i := range c.Wants {
+			if c.Wants[i].Outcome != again.Wants[i].Outcome {
+				t.Errorf("%s: %v: the samples say %s", c.Name, c.Wants[i], again.Wants[i].Outcome)
+			}
+		}
+	}
+}
+
 // made is a comparison of a peer and one of ours in one metric.
 func made(better string, peer, ours []float64) *Report {
 	c := Comparison{Name: "made/one", Title: "made", Rounds: len(peer), Metrics: []Metric{{"time", "ms", better}},
