@@ -417,10 +417,10 @@ func (h *vmHost) doctor() {
 // ovsbr1's flows that keep frames off ovsbr0 were back: seconds since the boot.
 const killScript = `
 old=$(pidof ovs-vswitchd) && kill -9 "$old" || exit
-until new=$(pidof ovs-vswitchd) && [ "$new" != "$old" ]; do sleep 0.01; done
+until pid=$(pidof ovs-vswitchd) && [ "$pid" != "$old" ]; do sleep 0.01; done
 until ovs-ofctl -O OpenFlow14 --timeout=5 dump-flows --no-stats ovsbr1 2>/dev/null | grep -q priority=40000; do sleep 0.01; done
 read back rest < /proc/uptime
-stat=$(cat /proc/$new/stat) && set -- ${stat##*) }
+pid=$(pidof ovs-vswitchd) && stat=$(cat /proc/$pid/stat) && set -- ${stat##*) }
 echo "${20} $back"`
 
 // switchKilled kills the switch, with a patch from ovsbr1 to ovsbr0 that
