@@ -22,7 +22,7 @@ import (
 
 // vmPackages are what the virtual machine has besides the container's: a kernel
 // with Open vSwitch in it, what a host has, and what the test looks with.
-var vmPackages = append(slices.Clone(treePackages), "busybox-static", "docker.io", "ethtool", "initramfs-tools", "iputils-ping", "kmod",
+var vmPackages = append(slices.Clone(treePackages), "apparmor", "busybox-static", "docker.io", "ethtool", "initramfs-tools", "iputils-ping", "kmod",
 	"linux-image-cloud-amd64", "nftables", "openssh-server", "qemu-guest-agent", "tcpdump", "udev", "udhcpc", "zstd")
 
 // uplinkMAC is that of the virtual machine's network card.
