@@ -99,13 +99,6 @@ func newDisk(t *testing.T, size int64, tar, seen string) *disk {
 	return d
 }
 
-// attach mounts @ again, of a disk that is not booted.
-func (d *disk) attach() {
-	d.t.Helper()
-	d.device = command(d.t, "losetup", "--find", "--show", d.image)
-	command(d.t, "mount", "-o", "subvol=@,noatime", d.device, d.root)
-}
-
 // detach gives the image free, for others or for its removal.
 func (d *disk) detach() {
 	d.t.Helper()
