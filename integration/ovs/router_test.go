@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ghostbridge/ghostbridge/integration/require"
 	"github.com/ghostbridge/ghostbridge/integration/vswitch"
 )
@@ -226,6 +228,82 @@ func TestDefaultFlowsByTrace(t *testing.T) {
 			t.Errorf("%s: %s", c.name, got)
 		}
 	}
+}
+
+// From the moment that ovsbr0 comes up, no frame with an address behind NAT
+// gets out by it: its flows are there before it is up. Without the guard such
+// frames do get out.
+func TestGuardedFromTheStart(t *testing.T) {
+	for _, guarded := range []bool{true, false} {
+		t.Run(fmt.Sprint("guarded ", guarded), func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			config := router
+			if !guarded {
+				config = strings.Replace(router, `, "leak_guard": ["10.0.1.0/24"]`, "", 1)
+			}
+			h.vms()
+			h.config(config)
+			seen, err := os.Create(h.path("seen"))
+			h.must(err)
+			dump := exec.Command("ip", "netns", "exec", h.wan, "tcpdump", "-n", "-l", "-U", "-i", "wan0", "src", "net", "10.0.1.0/24")
+			dump.Stdout = seen
+			var words bytes.Buffer
+			dump.Stderr = &words
+			undump := h.background(dump)
+			time.Sleep(300 * time.Millisecond) // until it listens
+			stop, sent := make(chan struct{}), make(chan int)
+			go func() {
+				n, err := leak(h.NS, "ovsbr0", stop)
+				if err != nil {
+					t.Error(err)
+				}
+				sent <- n
+			}()
+			h.setup(0, "apply")
+			time.Sleep(100 * time.Millisecond)
+			close(stop)
+			if n := <-sent; n == 0 {
+				t.Fatal("no frame was sent")
+			}
+			time.Sleep(300 * time.Millisecond)
+			undump()
+			b, err := os.ReadFile(h.path("seen"))
+			h.must(err)
+			if leaked := len(bytes.TrimSpace(b)) > 0; leaked == guarded {
+				t.Errorf("guarded: %v; the network sees %q\n%s", guarded, b[:min(len(b), 500)], words.Bytes())
+			}
+		})
+	}
+}
+
+// leak sends, as often as it can, frames from 10.0.1.5 out by a link of ns as
+// soon as that is up, until it is stopped. It returns how many.
+func leak(ns, link string, stop <-chan struct{}) (sent int, err error) {
+	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0, 0, 0x0a, 0x08, 0x00,
+		0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 1, 5, 192, 0, 2, 1, 0x27, 0x0f, 0x27, 0x0f, 0, 8, 0, 0}, make([]byte, 18)...)
+	err = vswitch.Enter(ns, func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for {
+			select {
+			case <-stop:
+				return nil
+			case <-time.After(100 * time.Microsecond):
+			}
+			l, err := net.InterfaceByName(link)
+			if err != nil {
+				continue
+			}
+			if unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6}) == nil {
+				sent++
+			}
+		}
+	})
+	return sent, err
 }
 
 // Access ports of one VLAN reach each other and a trunk that carries it, over a

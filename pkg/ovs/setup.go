@@ -535,8 +535,8 @@ func (s *Setup) keepFlows(ctx context.Context, c *Config, v *Survey) (map[string
 }
 
 // execute makes the changes: offload before a NIC carries a frame for the
-// switch, then the database, then what needs the switch to have taken it. It
-// returns what it told networkd.
+// switch, then the database, then what needs the switch to have taken it, flows
+// first. It returns what it told networkd.
 func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkpoint) (files map[string]string, err error) {
 	db, err := s.connect(ctx)
 	if err != nil {
@@ -565,6 +565,10 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 		}
 		faults = judge(sortedRows(state.Interfaces), v.Plan.judged)
 	}
+	// The flows are there before a bridge is up and has addresses, since before
+	// them everything is forwarded. Where they fail, the host is reached by the
+	// bridge all the same.
+	unflowed := s.putFlows(ctx, c, state)
 	links, err := rtnetlink.Links()
 	if err != nil {
 		return files, err
@@ -589,8 +593,8 @@ func (s *Setup) execute(ctx context.Context, c *Config, v *Survey, point *Checkp
 			return files, err
 		}
 	}
-	if err := s.putFlows(ctx, c, state); err != nil {
-		return files, err
+	if unflowed != nil {
+		return files, unflowed
 	}
 	if faults != nil {
 		return files, faults
