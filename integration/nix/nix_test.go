@@ -593,7 +593,8 @@ func TestGo(t *testing.T) {
 }
 
 // nix/vendor-hash is what go mod vendor leaves in the sources that the package
-// is built from, as Nix hashes it; TestPackage has buildGoModule take it.
+// is built from, as Nix hashes it; where there is a nixpkgs, its buildGoModule
+// takes it.
 func TestVendorHash(t *testing.T) {
 	source := t.TempDir()
 	for _, name := range []string{"go.mod", "go.sum", "cmd", "pkg"} {
@@ -641,5 +642,8 @@ func TestVendorHash(t *testing.T) {
 	}
 	if have, err := os.ReadFile(file); err != nil || !bytes.Equal(have, out) {
 		t.Errorf("nix/vendor-hash is %s, not %s (%v): go test ./integration/nix -run TestVendorHash -update", have, out, err)
+	}
+	if packaged() {
+		t.Run("package", packageIsBuilt)
 	}
 }

@@ -331,7 +331,7 @@ func TestBoots(t *testing.T) {
 	}
 	m.gb(2, "apply") // refused
 	// Nobody confirms: systemd's timer rolls back.
-	m.gb(0, "apply", "--confirm-timeout", "3s")
+	m.gb(0, "apply", "--confirm-timeout", "5s")
 	m.at("ovsbr0", address, "ens1")
 	m.at("ens1", address, "ovsbr0")
 	m.eventually(func() error {

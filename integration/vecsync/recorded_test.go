@@ -281,8 +281,8 @@ func killed(t *testing.T, seed uint64, snapshots, kills int) {
 			if within == 0 {
 				usual = time.Since(start)
 			}
-		case 5: // it was killed between the commit and the cursor file, which is there now
-			outcomes["lost parent"]++
+		case 75: // it was killed between the commit and the cursor file, which is there now
+			outcomes["to be sent again"]++
 		default:
 			t.Fatalf("exit code %d: %s", code, words)
 		}

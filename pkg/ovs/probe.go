@@ -30,7 +30,7 @@ func gatewaysThat(ctx context.Context, limit time.Duration) []netip.Addr {
 	var out []netip.Addr
 	for _, link := range names(gateways) {
 		for _, g := range gateways[link] {
-			if probeGateway(ctx, g) == nil {
+			if _, err := probeGateway(ctx, g); err == nil {
 				out = append(out, g)
 			}
 		}
@@ -43,8 +43,12 @@ func gatewaysThat(ctx context.Context, limit time.Duration) []netip.Addr {
 func probe(ctx context.Context, gateways []netip.Addr, hosts []string) error {
 	var silent []string
 	for _, g := range gateways {
-		if err := probeGateway(ctx, g); err != nil {
-			silent = append(silent, "the gateway "+g.String())
+		if links, err := probeGateway(ctx, g); err != nil {
+			over := "no default route leads to it"
+			if len(links) > 0 {
+				over = "over " + strings.Join(links, ", ")
+			}
+			silent = append(silent, fmt.Sprintf("the gateway %s (%s)", g, over))
 		}
 	}
 	for _, h := range hosts {
@@ -59,36 +63,43 @@ func probe(ctx context.Context, gateways []netip.Addr, hosts []string) error {
 }
 
 // probeGateway asks the neighbour table: a gateway must answer ARP or
-// neighbour solicitation, while it may drop everything else.
-func probeGateway(ctx context.Context, g netip.Addr) error {
-	first := true
+// neighbour solicitation, while it may drop everything else. It returns the
+// links that led to it when it was asked last.
+func probeGateway(ctx context.Context, g netip.Addr) (links []string, err error) {
+	forgotten := make(map[string]bool) // links of which what was known before does not count
 	for {
 		gateways, err := rtnetlink.DefaultGateways()
 		if err != nil {
-			return err
+			return nil, err
 		}
+		links = nil
 		for link, list := range gateways {
 			for _, have := range list {
 				if have != g {
 					continue
 				}
-				if first {
+				links = append(links, link)
+				if !forgotten[link] {
 					rtnetlink.Forget(link, g)
-					first = false
+					forgotten[link] = true
 				}
 				// A datagram to the discard port has the kernel ask for it.
 				if c, err := net.Dial("udp", netip.AddrPortFrom(g.WithZone(zone(g, link)), 9).String()); err == nil {
 					c.Write([]byte{0})
 					c.Close()
 				}
-				if ok, _ := rtnetlink.Answers(link, g); ok {
-					return nil
+				answers, heard, _ := rtnetlink.Answers(link, g)
+				if answers {
+					return links, nil
+				}
+				if heard { // it spoke first: it is asked at once instead of in 5 s
+					rtnetlink.Forget(link, g)
 				}
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return links, context.Cause(ctx)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -475,22 +475,25 @@ func DefaultGateways() (map[string][]netip.Addr, error) {
 }
 
 // Answers says whether the link layer has resolved an address on a link: the
-// neighbour table has a hardware address for it that was not found stale.
-func Answers(link string, a netip.Addr) (bool, error) {
+// neighbour table has a hardware address for it that was not found stale. A
+// stale one is heard: who has it spoke first, such as to ask for ours, or has
+// answered long ago. The kernel would ask it again 5 s after it is used.
+func Answers(link string, a netip.Addr) (answers, heard bool, err error) {
 	l, err := find(link)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	list, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, fmt.Errorf("neighbours on %s: %w", link, err)
+		return false, false, fmt.Errorf("neighbours on %s: %w", link, err)
 	}
 	for _, n := range list {
-		if addr(n.IP) == a && len(n.HardwareAddr) > 0 && n.State&(netlink.NUD_REACHABLE|netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
-			return true, nil
+		if addr(n.IP) == a && len(n.HardwareAddr) > 0 {
+			answers = answers || n.State&(netlink.NUD_REACHABLE|netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0
+			heard = heard || n.State&(netlink.NUD_STALE|netlink.NUD_DELAY) != 0
 		}
 	}
-	return false, nil
+	return answers, heard, nil
 }
 
 // Forget removes an address from a link's neighbour table, so that it must
