@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/durable"
 )
@@ -201,6 +202,11 @@ func writeNetworkd(files map[string]string) error {
 
 // reloadNetworkd has networkd read its files and configure links anew. Where it
 // has not run since the boot, it reads them when it starts.
+//
+// To read them is enough for networkd to configure the links whose file is
+// another one now. It is told to only where it has not: a link that is
+// configured twice at once loses the lease that it has just had, and an address
+// that is on its way out when it is given again may stay away.
 func reloadNetworkd(ctx context.Context, s *Setup, links ...string) error {
 	if _, err := os.Stat("/run/systemd/netif/state"); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -211,7 +217,7 @@ func reloadNetworkd(ctx context.Context, s *Setup, links ...string) error {
 		return fmt.Errorf("networkctl reload: %w: %s", err, bytes.TrimSpace(out))
 	}
 	for _, link := range links {
-		if _, err := net.InterfaceByName(link); err != nil {
+		if _, err := net.InterfaceByName(link); err != nil || followed(ctx, link) {
 			continue
 		}
 		if out, err := exec.CommandContext(ctx, "networkctl", "reconfigure", link).CombinedOutput(); err != nil {
@@ -219,6 +225,23 @@ func reloadNetworkd(ctx context.Context, s *Setup, links ...string) error {
 		}
 	}
 	return nil
+}
+
+// followed waits, for 2 s at most, until networkd runs a link by our file where
+// there is one, and by another, or not at all, where there is none.
+func followed(ctx context.Context, link string) bool {
+	for range 100 {
+		_, err := os.Stat(fileOf(link))
+		if (err == nil) == (networkdFile(link) == fileOf(link)) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return false
 }
 
 // addressBooks are where those that give links their addresses at a boot are

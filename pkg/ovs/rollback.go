@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/ovsdb"
@@ -290,11 +291,16 @@ func (s *Setup) bootFiles(ctx context.Context, c *Config, files map[string]strin
 			continue
 		}
 		for _, link := range []string{name, up} {
-			if text, ok := files[fileOf(link)]; ok {
-				write[fileOf(link)] = text
-				told = append(told, link)
+			text, ok := files[fileOf(link)]
+			if have, err := os.ReadFile(fileOf(link)); !ok || err == nil && string(have) == text && networkdFile(link) == fileOf(link) {
+				continue // a restart takes no lease away
 			}
+			write[fileOf(link)] = text
+			told = append(told, link)
 		}
+	}
+	if len(told) == 0 {
+		return nil
 	}
 	if err := writeNetworkd(write); err != nil {
 		return err
