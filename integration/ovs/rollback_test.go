@@ -170,7 +170,7 @@ func TestWatchRollsBackWhatIsOverdue(t *testing.T) {
 	watch.Stdout, _ = os.Create(h.path("events"))
 	h.background(watch)
 	h.config(twoBridges)
-	h.setup(0, "apply", "--confirm-timeout", "4s")
+	h.setup(0, "apply", "--confirm-timeout", "2s")
 	id, err := os.ReadFile(h.path("state/pending"))
 	h.must(err)
 	out, err := exec.Command("pgrep", "-f", "--", "--after 2s "+strings.TrimSpace(string(id))).Output()

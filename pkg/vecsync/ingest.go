@@ -85,6 +85,47 @@ func (e *StaleCursorError) ExitCode() int { return 75 }
 // Hint says what to do.
 func (e *StaleCursorError) Hint() string { return "send again" }
 
+// A BeforeRebuildError says that a full stream has fewer events than an index
+// that was rebuilt from the log a moment ago: its snapshot was taken before.
+// The next one was not: exit code 75. If that has as few, for longer than a
+// snapshot can be on its way, the log was rolled back, which is a Finding.
+type BeforeRebuildError struct{ Covered, Indexed int64 }
+
+func (e *BeforeRebuildError) Error() string {
+	return fmt.Sprintf("the checkpoint covers %d events, and the index was rebuilt from the log with %d just now: the snapshot is older", e.Covered, e.Indexed)
+}
+
+// ExitCode is EX_TEMPFAIL.
+func (e *BeforeRebuildError) ExitCode() int { return 75 }
+
+// Hint says what to do.
+func (e *BeforeRebuildError) Hint() string { return "send again, from a snapshot that is newer" }
+
+// onItsWay is how old a snapshot can be that arrives first after a rebuild.
+const onItsWay = time.Minute
+
+// rebuiltKey is the state that says when an index was rebuilt, until a stream
+// has been applied to it.
+const rebuiltKey = "rebuilt"
+
+// beforeRebuild says whether a stream may be of a snapshot from before the
+// index was rebuilt: a full one, where none was applied since.
+func (in *ingester) beforeRebuild() (bool, error) {
+	c := in.cursor
+	if !in.full || c == nil || c.SnapshotUUID != (sendstream.UUID{}) {
+		return false, nil
+	}
+	data, err := in.ix.Get(rebuiltKey)
+	if err != nil || data == nil {
+		return false, err
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(data))
+	if err != nil {
+		return false, fmt.Errorf("state %q: %w", rebuiltKey, err)
+	}
+	return time.Since(at).Abs() < onItsWay, nil
+}
+
 // A StreamError says that a stream can't be read or is not whole: exit code 3.
 type StreamError struct{ Err error }
 

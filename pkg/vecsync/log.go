@@ -129,6 +129,12 @@ func (l *logState) apply(tx index.Tx) (merkle.Checkpoint, error) {
 			// Sent again, or late: it says nothing of the log as it is now.
 			return target, &StreamError{fmt.Errorf("its snapshot is older than %s, at which the index stands", l.in.cursor.SnapshotUUID)}
 		}
+		if late, err := l.in.beforeRebuild(); late || err != nil {
+			if err == nil {
+				err = &BeforeRebuildError{target.Size, l.follow.size()}
+			}
+			return target, err
+		}
 		return target, found(FindingRolledBack, target.Size, "the checkpoint covers %d events, %d are in the index", target.Size, l.follow.size())
 	}
 	first, end := contiguous(target.Size, func(n int64) bool { return l.files[n] != nil })

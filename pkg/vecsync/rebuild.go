@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/event"
 	"github.com/ghostbridge/ghostbridge/pkg/index"
@@ -133,6 +134,9 @@ func (b *rebuild) run(read func() error) (Cursor, error) {
 		return Cursor{}, err
 	}
 	if err := b.tx.Set(followerKey, state); err != nil {
+		return Cursor{}, err
+	}
+	if err := b.tx.Set(rebuiltKey, time.Now().UTC().AppendFormat(nil, time.RFC3339Nano)); err != nil {
 		return Cursor{}, err
 	}
 	cursor := Cursor{TreeSize: checkpoint.Size, Root: checkpoint.Root}

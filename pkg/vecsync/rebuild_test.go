@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync"
 	"github.com/ghostbridge/ghostbridge/pkg/vecsync/vecsynctest"
@@ -86,5 +87,50 @@ func TestRebuildIsIdentical(t *testing.T) {
 		}
 		same(t, fmt.Sprint("reconciled, snapshot ", k), rebuilt, streamed)
 		streamed = rebuilt // and it goes on from there
+	}
+}
+
+// The first snapshot that arrives after a rebuild may have been taken before
+// it. That is nobody's fault for a minute, and a log that was rolled back after
+// that.
+func TestSnapshotFromBeforeTheRebuild(t *testing.T) {
+	h := vecsynctest.New(t, 23)
+	for range 2 {
+		h.Append(20, 100)
+		h.Checkpoint()
+		h.Snapshot()
+	}
+	ix, _, err := rebuild(t, h, vecsync.RebuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var late *vecsync.BeforeRebuildError
+	if err := ingest(ix, h, nil, h.Step(0), vecsync.Options{}); !errors.As(err, &late) || late.ExitCode() != 75 {
+		t.Fatal(err)
+	}
+	if err := ingest(ix, h, nil, h.Step(1), vecsync.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if d := h.Step(1).Diff(ix); d != "" {
+		t.Error(d)
+	}
+	// One that was rebuilt longer ago.
+	ix, _, err = rebuild(t, h, vecsync.RebuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := ix.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Set("rebuilt", time.Now().Add(-2*time.Minute).AppendFormat(nil, time.RFC3339Nano)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	var f *vecsync.Finding
+	if err := ingest(ix, h, nil, h.Step(0), vecsync.Options{}); !errors.As(err, &f) || f.Kind != vecsync.FindingRolledBack {
+		t.Fatal(err)
 	}
 }
