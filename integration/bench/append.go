@@ -35,7 +35,7 @@ var appends = func() []comparison {
 					{"gb-chain's log", "rate", atLeast, 3, tesseraDriver},
 				},
 				setup: func(ctx context.Context, e *env) ([]contender, error) {
-					return appendContenders(ctx, e, loopbtrfs.Options{FS: fs.name, MountOptions: fs.options, Size: 4 << 30}, batch)
+					return appendContenders(ctx, e, loopbtrfs.Options{FS: fs.name, MountOptions: fs.options, Size: 12 << 30}, batch)
 				},
 			})
 		}

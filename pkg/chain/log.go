@@ -64,16 +64,18 @@ type Log struct {
 	hasher  merkle.Hasher
 	leaves  [][]byte      // scratch space of syncAndHash
 	hashes  []merkle.Hash // likewise
+	shared  [128]byte     // likewise, of Append
 	buf     []byte
 	pending []pendingEvent
 }
 
 // pendingEvent is an event that is in buf and not durable yet.
 type pendingEvent struct {
-	batch    *Batch
-	time, at time.Time
-	end      int         // of its line in buf, with the newline
-	leaf     merkle.Hash // set by flush
+	batch   *Batch
+	claimed time.Time // by the producer, zero if it made no claim
+	at      time.Time
+	end     int         // of its line in buf, with the newline
+	leaf    merkle.Hash // set by flush
 }
 
 const (
@@ -148,8 +150,9 @@ func (l *Log) Append(batches ...*Batch) error {
 	at := l.opts.now()
 	for _, b := range batches {
 		b.First, b.Stored, b.Leaves, b.Err = l.Size()+int64(len(l.pending)), 0, nil, nil
+		stamp := l.stamp(b, at)
 		for _, d := range b.Drafts {
-			err := l.stage(b, d, at)
+			err := l.stage(b, d, stamp)
 			if err == nil {
 				continue
 			}
@@ -164,14 +167,19 @@ func (l *Log) Append(batches ...*Batch) error {
 	return l.flush()
 }
 
+// stamp is what all drafts of b get. It is good until the next one is made.
+func (l *Log) stamp(b *Batch, at time.Time) event.Stamp {
+	return event.Stamp{At: at, Peer: b.Peer, Host: l.opts.Host}.Share(l.shared[:])
+}
+
 // stage puts the line of d into buf.
-func (l *Log) stage(b *Batch, d event.Draft, at time.Time) error {
+func (l *Log) stage(b *Batch, d event.Draft, stamp event.Stamp) error {
 	if len(l.buf) >= maxWrite || l.active.Size()+int64(len(l.pending)) == layout.SegmentEvents {
 		if err := l.flush(); err != nil {
 			return err
 		}
 	}
-	stamp := event.Stamp{Index: l.Size() + int64(len(l.pending)), At: at, Peer: b.Peer, Host: l.opts.Host}
+	stamp.Index = l.Size() + int64(len(l.pending))
 	buf, err := d.Append(l.buf, stamp)
 	if event.TooLong(err) {
 		moved, data, ok := d.Externalize()
@@ -187,12 +195,8 @@ func (l *Log) stage(b *Batch, d event.Draft, at time.Time) error {
 	} else if err != nil {
 		return err
 	}
-	claimed := d.Time
-	if claimed.IsZero() {
-		claimed = at
-	}
 	l.buf = append(buf, '\n')
-	l.pending = append(l.pending, pendingEvent{batch: b, time: claimed, at: at, end: len(l.buf)})
+	l.pending = append(l.pending, pendingEvent{batch: b, claimed: d.Time, at: stamp.At, end: len(l.buf)})
 	return nil
 }
 
@@ -239,9 +243,16 @@ func (l *Log) flush() error {
 		return l.failed
 	}
 	l.active = *grown
-	for _, p := range l.pending {
-		l.times.Add(p.time)
-		l.ats.Add(p.at)
+	at := l.pending[0].at // and of all
+	l.ats.Add(at)
+	for i := range l.pending {
+		p := &l.pending[i]
+		if !p.claimed.IsZero() {
+			l.times.Add(p.claimed)
+		} else if !at.IsZero() {
+			l.times.Add(at)
+			at = time.Time{} // once is enough
+		}
 		p.batch.Stored++
 		if p.batch.WantLeaves {
 			p.batch.Leaves = append(p.batch.Leaves, p.leaf)
@@ -337,7 +348,7 @@ func (l *Log) appendOwn(d event.Draft) error {
 		return l.failed
 	}
 	b := &Batch{Peer: l.opts.Peer}
-	if err := l.stage(b, d, l.opts.now()); err != nil {
+	if err := l.stage(b, d, l.stamp(b, l.opts.now())); err != nil {
 		l.drop()
 		return err
 	}

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -27,7 +28,31 @@ type Stamp struct {
 	At    time.Time
 	Peer  Peer
 	Host  string // for drafts without one
+
+	shared []byte // what appendShared appends, if Share was called
 }
+
+// Share returns s ready for many drafts that differ in their Index only: what
+// their lines have in common is made once, in buf's memory.
+func (s Stamp) Share(buf []byte) Stamp {
+	s.shared = s.appendShared(buf[:0])
+	return s
+}
+
+// appendShared appends what stands in a line between its index and its draft.
+func (s Stamp) appendShared(dst []byte) []byte {
+	dst = append(dst, stampAt...)
+	dst = appendTime(dst, s.At)
+	dst = append(dst, `","peer":{"uid":`...)
+	dst = strconv.AppendUint(dst, uint64(s.Peer.UID), 10)
+	if s.Peer.Unit != "" {
+		dst = append(dst, `,"unit":`...)
+		dst = appendString(dst, s.Peer.Unit)
+	}
+	return append(dst, `},`...)
+}
+
+const stampAt = `,"at":"`
 
 // Line returns the producer's line again, as one object.
 func (d Draft) Line() []byte { return fmt.Appendf(nil, "{%s}", d.inner) }
@@ -137,22 +162,17 @@ func (d Draft) Append(dst []byte, s Stamp) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, `{"i":`...)
 	dst = strconv.AppendInt(dst, s.Index, 10)
-	dst = append(dst, `,"at":"`...)
-	at := len(dst)
-	dst = appendTime(dst, s.At)
-	atEnd := len(dst)
-	dst = append(dst, `","peer":{"uid":`...)
-	dst = strconv.AppendUint(dst, uint64(s.Peer.UID), 10)
-	if s.Peer.Unit != "" {
-		dst = append(dst, `,"unit":`...)
-		dst = appendString(dst, s.Peer.Unit)
+	shared := len(dst)
+	if s.shared != nil {
+		dst = append(dst, s.shared...)
+	} else {
+		dst = s.appendShared(dst)
 	}
-	dst = append(dst, `},`...)
 	dst = append(dst, d.inner...)
 	if d.has&(1<<keyTime) == 0 {
+		at := dst[shared+len(stampAt):]
 		dst = append(dst, `,"time":"`...)
-		dst = append(dst, dst[at:atEnd]...)
-		dst = append(dst, '"')
+		dst = append(dst, at[:bytes.IndexByte(at, '"')+1]...)
 	}
 	if d.has&(1<<keyHost) == 0 {
 		dst = append(dst, `,"host":`...)
