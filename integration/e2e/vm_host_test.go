@@ -231,6 +231,7 @@ func (h *vmHost) all() {
 		return ""
 	})
 	h.greeted()
+	h.plug() // a port whose guest is not there is a problem that status shows
 	h.eventually("status", func() string {
 		out, err := h.try("gb-ovs-setup", "status", "--exit-code", "--timeout", slowSwitch)
 		if err != nil {
@@ -290,13 +291,9 @@ func (h *vmHost) guests(argv ...string) {
 	}
 }
 
-// connect puts the guests on ovsbr1: each gets a lease, reaches the gateway,
-// the other, and this host through NAT.
-func (h *vmHost) connect() {
+// plug starts the guests that a boot has ended, and puts them on ovsbr1.
+func (h *vmHost) plug() {
 	h.t.Helper()
-	h.write("/root/lease.sh", leaseScript)
-	h.run("chmod", "+x", "/root/lease.sh")
-	leases := make(map[string]string)
 	for _, g := range vmGuests {
 		if _, err := h.try("ip", "netns", "exec", g.ns, "true"); err != nil {
 			for _, line := range []string{"ip netns add " + g.ns, "ip link add " + g.port + " type veth peer name eth0 netns " + g.ns,
@@ -305,6 +302,17 @@ func (h *vmHost) connect() {
 				h.run(strings.Fields(line)...)
 			}
 		}
+	}
+}
+
+// connect has each guest get a lease, reach the gateway, the other, and this
+// host through NAT.
+func (h *vmHost) connect() {
+	h.t.Helper()
+	h.write("/root/lease.sh", leaseScript)
+	h.run("chmod", "+x", "/root/lease.sh")
+	leases := make(map[string]string)
+	for _, g := range vmGuests {
 		h.run("env", "NS="+g.ns, "ip", "netns", "exec", g.ns, "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "20", "-T", "2", "-s", "/root/lease.sh")
 		leases[g.ns] = h.run("cat", "/run/lease-"+g.ns)
 		if !strings.HasPrefix(leases[g.ns], "10.0.1.") {

@@ -181,10 +181,16 @@ func (v *vm) boot(card bool) {
 	v.up("boot")
 }
 
+// ask is try for something that is answered at once: a question that the
+// machine gets while it goes down is never answered, and QEMU stays connected.
+func (v *vm) ask(argv ...string) (string, error) {
+	return v.agent.run(v.within(2*time.Second), argv...)
+}
+
 // reboot has the machine boot again by itself.
 func (v *vm) reboot() {
 	v.t.Helper()
-	v.try("systemctl", "reboot") // which may end the agent before its answer
+	v.ask("systemctl", "reboot") // which may end the agent before its answer
 	v.up("reboot")
 }
 
@@ -208,7 +214,7 @@ func (v *vm) up(what string) {
 	}
 	for {
 		if v.agent.ping(2 * time.Second) {
-			if id, err := v.try("cat", "/proc/sys/kernel/random/boot_id"); err == nil && id != v.bootID {
+			if id, err := v.ask("cat", "/proc/sys/kernel/random/boot_id"); err == nil && id != v.bootID {
 				v.bootID = id
 				break
 			}
@@ -217,11 +223,11 @@ func (v *vm) up(what string) {
 	}
 	v.reachable = time.Since(begin)
 	for {
-		out, _ := v.try("systemctl", "is-system-running")
+		out, _ := v.ask("systemctl", "is-system-running")
 		if out == "running" || out == "degraded" {
 			break
 		}
-		jobs, _ := v.try("systemctl", "list-jobs", "--no-legend")
+		jobs, _ := v.ask("systemctl", "list-jobs", "--no-legend")
 		wait("the end of its boot: " + out + "\n" + jobs)
 	}
 	v.booted = v.startup()
@@ -231,7 +237,7 @@ func (v *vm) up(what string) {
 // off has the machine switch itself off.
 func (v *vm) off() {
 	v.t.Helper()
-	v.try("systemctl", "poweroff")
+	v.ask("systemctl", "poweroff")
 	select {
 	case <-v.ended:
 	case <-time.After(v.within(time.Minute)):

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +25,8 @@ const (
 )
 
 // Send writes the stream of j to j.Out: version 2 with data compressed as it
-// is on the disk, or version 1 where the kernel knows no other. If ctx ends
+// is on the disk if the kernel is fit to (see encodedReads), else as it is, or
+// version 1 where the kernel knows no other. If ctx ends
 // first, Send returns its error at once and the kernel may still be writing:
 // the caller closes the reading end or ends the process. The errno is EPIPE if
 // the reader has gone.
@@ -141,7 +144,11 @@ func sendUnsignalled(target, out *os.File, parent uint64, version int) error {
 		binary.NativeEndian.PutUint64(a[24:], parent)
 	}
 	if version > 1 {
-		binary.NativeEndian.PutUint64(a[32:], sendVersion|sendCompressed)
+		flags := uint64(sendVersion)
+		if compressed() {
+			flags |= sendCompressed
+		}
+		binary.NativeEndian.PutUint64(a[32:], flags)
 		binary.NativeEndian.PutUint32(a[40:], uint32(version))
 	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, target.Fd(), iocSend, uintptr(unsafe.Pointer(&a)))
@@ -150,6 +157,27 @@ func sendUnsignalled(target, out *os.File, parent uint64, version int) error {
 		return errno
 	}
 	return nil
+}
+
+// compressed says whether this kernel may be asked for compressed data.
+var compressed = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	return unix.Uname(&u) == nil && encodedReads(unix.ByteSliceToString(u.Release[:]))
+})
+
+// encodedReads says whether a kernel of that release (uname -r) reads extents
+// as they are on the disk without a use after free, which a send of compressed
+// data does for each of them. Until "btrfs: fix use-after-free waiting for
+// encoded read endios" (d29662695ed7, in 6.13 and 6.12.8; it was not taken into
+// older stable kernels) who waits for such a read may have gone on and left its
+// stack when the end of the read wakes it: seen as a general protection fault
+// in 6.1.192, after some thousand sends.
+func encodedReads(release string) bool {
+	var major, minor, patch int
+	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch); n < 2 {
+		return false
+	}
+	return slices.Compare([]int{major, minor, patch}, []int{6, 12, 8}) >= 0
 }
 
 // kernelVersion returns the newest version of the send stream that the kernel
