@@ -132,7 +132,7 @@ func (e *env) start(extra []string, name string, args ...string) error {
 // auditedContenders have a service that takes work for a call, and callers that
 // begin one each pace, or as soon as they have the answer.
 func auditedContenders(ctx context.Context, e *env, work, pace time.Duration) ([]contender, error) {
-	mnt, err := e.mount(loopbtrfs.Options{FS: "btrfs", MountOptions: "compress=zstd:9,noatime", Size: 4 << 30})
+	mnt, err := e.mount(loopbtrfs.Options{FS: "btrfs", MountOptions: "compress=zstd:9,noatime", Whole: true})
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,10 +29,15 @@ import (
 
 // Options say what to mount. The zero value is a btrfs of 1 GiB.
 type Options struct {
-	Size         int64    // bytes of the image, which is sparse; default 1 GiB
+	Size         int64    // bytes of the image; default 1 GiB
 	MountOptions string   // as after mount -o, e.g. "compress=zstd:9"
 	FS           string   // "btrfs" (default) or another that has a mkfs.FS, e.g. "ext4"
 	MkfsArgs     []string // further arguments of mkfs
+
+	// Whole has the image written before, and nothing of it given back, as on a
+	// partition: a sparse one is allocated while it is used, and a sync waits for
+	// the journal of the file system below. For btrfs and ext4.
+	Whole bool
 }
 
 // Mount makes a file system and returns the directory where it is mounted. It
@@ -96,6 +102,13 @@ func Make(o Options) (mnt string, takeDown func() error, err error) {
 	if err := image.Truncate(o.Size); err != nil {
 		return "", nil, err
 	}
+	if o.Whole {
+		if err := fill(image, o.Size); err != nil {
+			return "", nil, err
+		}
+		o.MkfsArgs = append(map[string][]string{"btrfs": {"-K"}, "ext4": {"-E", "nodiscard"}}[o.FS], o.MkfsArgs...)
+		o.MountOptions = strings.TrimPrefix(o.MountOptions+",nodiscard", ",")
+	}
 	if err := command("mkfs."+o.FS, append(append([]string{"-q"}, o.MkfsArgs...), image.Name())...); err != nil {
 		return "", nil, err
 	}
@@ -120,6 +133,16 @@ func Make(o Options) (mnt string, takeDown func() error, err error) {
 		}
 		return remove()
 	}, nil
+}
+
+// fill writes size bytes of zeros to the disk.
+func fill(f *os.File, size int64) error {
+	for zeros, at := make([]byte, 1<<20), int64(0); at < size; at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
 }
 
 // command runs a program, which may be in root's directories only.

@@ -117,12 +117,6 @@ const (
 
 // Call implements Daemon.
 func (b *Bus) Call(ctx context.Context, c claim, iface, member string, args bus.Body) (*answer, error) {
-	select {
-	case b.slots <- struct{}{}:
-		defer func() { <-b.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	c.Call = rand.Text()
 	who, err := json.Marshal(c)
 	if err != nil {
@@ -136,16 +130,31 @@ func (b *Bus) Call(ctx context.Context, c claim, iface, member string, args bus.
 	if member == "Apply" || member == "Rollback" {
 		patience = applyPatience
 	}
-	within, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	body, err := b.Conn.Call(within, bus.Call{Name: names.BusName, Path: names.BusObject, Interface: agentsInterface, Member: "Call",
-		Args: bus.NewBody("sossss", string(who), dbusjson.Path(names.BusObject), names.BusInterface+"."+iface, member, args.Signature(), string(text))})
+	select {
+	case b.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var body bus.Body
+	answered := make(chan struct{})
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	go func() {
+		// The slot is taken until the daemon is done with the call, also where
+		// the agent has gone before: it counts what it works at.
+		defer func() { <-b.slots }()
+		defer cancel()
+		body, err = b.Conn.Call(within, bus.Call{Name: names.BusName, Path: names.BusObject, Interface: agentsInterface, Member: "Call",
+			Args: bus.NewBody("sossss", string(who), dbusjson.Path(names.BusObject), names.BusInterface+"."+iface, member, args.Signature(), string(text))})
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-ctx.Done():
+		b.Conn.Call(within, bus.Call{Name: names.BusName, Path: names.BusObject, Interface: agentsInterface, Member: "Cancel",
+			Args: bus.NewBody("s", c.Call), NoReply: true})
+		return nil, ctx.Err()
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			b.Conn.Call(context.WithoutCancel(ctx), bus.Call{Name: names.BusName, Path: names.BusObject, Interface: agentsInterface, Member: "Cancel",
-				Args: bus.NewBody("s", c.Call), NoReply: true})
-			return nil, ctx.Err()
-		}
 		return nil, unreachable(err)
 	}
 	out, ok := body.Values[0].(string)
