@@ -208,7 +208,7 @@ fresh-test: test-packages
 
 # The host in QEMU, with the kernel's own Open vSwitch: set up, rebooted, its
 # switch killed, and booted without a switch, a network card, room on its disk.
-# On KVM where that runs it, else emulated, which takes half an hour or more;
+# On KVM where that runs it, else emulated, which takes a quarter of an hour;
 # GB_VM=tcg or kvm says which.
 e2e-vm: export GB_VM ?= 1
 e2e-vm: test-deps build

@@ -124,6 +124,19 @@ func desiredState(t *testing.T, c *container) {
 			t.Errorf("state lacks %s", want)
 		}
 	}
+	if err := os.MkdirAll(c.path("/etc/systemd/resolved.conf.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("/etc/systemd/resolved.conf.d/e2e.conf", "[Resolve]\nDNS=192.0.2.53 2001:db8::53\nDNSSEC=no\nLLMNR=resolve\n")
+	c.run("systemctl", "restart", "systemd-resolved")
+	if out := c.run("opdbus", "state", "resolved"); !strings.Contains(out, `"dns":["192.0.2.53","2001:db8::53"]`) || !strings.Contains(out, `"dnssec":"no"`) || !strings.Contains(out, `"llmnr":"resolve"`) {
+		t.Errorf("resolved: %s", out)
+	}
+	write("/root/resolved.json", `{"version":1,"plugins":{"resolved":{"dns":["192.0.2.53","2001:db8::53"],"dnssec":"no","llmnr":"no"}}}`)
+	if out, err := c.try("opdbus", "diff", "/root/resolved.json"); !strings.Contains(out, "llmnr") || strings.Contains(out, "dnssec") || strings.Contains(out, "192.0.2.53") {
+		t.Errorf("resolved, another llmnr: %v\n%s", err, out)
+	}
+	fails("resolved", "LLMNR=", "opdbus", "apply", "/root/resolved.json")
 	c.run("systemd-run", "--unit=e2e-run", "--quiet", "sleep", "1000")
 	write("/root/run.json", `{"version":1,"plugins":{"systemd":{"units":{"e2e-run.service":{"active":false}}}}}`)
 	if out := c.run("opdbus", "plan", "/root/run.json"); !strings.Contains(out, "irreversible: a transient unit") {
