@@ -136,7 +136,7 @@ func desiredState(t *testing.T, c *container) {
 	if out, err := c.try("opdbus", "diff", "/root/resolved.json"); !strings.Contains(out, "llmnr") || strings.Contains(out, "dnssec") || strings.Contains(out, "192.0.2.53") {
 		t.Errorf("resolved, another llmnr: %v\n%s", err, out)
 	}
-	fails("resolved", "LLMNR=", "opdbus", "apply", "/root/resolved.json")
+	fails("resolved", "resolved.llmnr: it is only read", "opdbus", "apply", "/root/resolved.json")
 	c.run("systemd-run", "--unit=e2e-run", "--quiet", "sleep", "1000")
 	write("/root/run.json", `{"version":1,"plugins":{"systemd":{"units":{"e2e-run.service":{"active":false}}}}}`)
 	if out := c.run("opdbus", "plan", "/root/run.json"); !strings.Contains(out, "irreversible: a transient unit") {

@@ -68,7 +68,8 @@ func decodeBlock(data []byte) ([]stored, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBlock, err)
 	}
-	var events []stored
+	texts := string(raw) // all in one, of which each is a part
+	events := make([]stored, 0, blockEvents)
 	var index, at int64
 	bad := false
 	number := func() uint64 {
@@ -85,9 +86,9 @@ func decodeBlock(data []byte) ([]stored, error) {
 			bad = true
 			return ""
 		}
-		s := string(raw[:n])
+		from := len(texts) - len(raw)
 		raw = raw[n:]
-		return s
+		return texts[from : from+int(n)]
 	}
 	for len(raw) > 0 && !bad {
 		var e stored

@@ -41,7 +41,7 @@ func (d *DB) Holding(ctx context.Context, values []string, f index.Filter, limit
 		}
 		done := make(map[int64]bool)
 		scanned := 0
-		blocks := make(map[int64][]stored)
+		var u unpacked
 		for _, list := range [][]int64{lead, over} {
 			for _, id := range list {
 				if done[id] {
@@ -52,7 +52,7 @@ func (d *DB) Holding(ctx context.Context, values []string, f index.Filter, limit
 					more = true
 					return nil
 				}
-				found, n, err := v.eventsHolding(id, p, values, limit-len(out), maxScanned-scanned, blocks)
+				found, n, err := v.eventsHolding(id, p, values, limit-len(out), maxScanned-scanned, &u)
 				if err != nil {
 					return err
 				}
@@ -162,7 +162,7 @@ func (v *view) holding(value string) (list []int64, cut bool, err error) {
 
 // eventsHolding returns the newest events of a point that hold all values, and
 // how many it has looked at.
-func (v *view) eventsHolding(id int64, p *passing, values []string, limit, most int, blocks map[int64][]stored) (out []index.Event, scanned int, err error) {
+func (v *view) eventsHolding(id int64, p *passing, values []string, limit, most int, u *unpacked) (out []index.Event, scanned int, err error) {
 	var hour, o int64
 	r := row{id: id}
 	err = v.row("SELECT hour, origin, first, last, count, minutes FROM point WHERE id = ?", id).Scan(&hour, &o, &r.first, &r.last, &r.count, &r.minutes)
@@ -178,11 +178,15 @@ func (v *view) eventsHolding(id int64, p *passing, values []string, limit, most 
 	}
 	for _, s := range seen {
 		scanned++
-		e, err := v.event(s.index, blocks)
+		raw, err := v.stored(s.index, u)
 		if err != nil {
 			return nil, scanned, err
 		}
+		e := raw.event(v.m.origin(raw.origin))
 		if !slices.ContainsFunc(values, func(value string) bool { return !e.Holds(value) }) {
+			if e.Template, err = v.templateID(raw.template); err != nil {
+				return nil, scanned, err
+			}
 			if out = append(out, e); len(out) >= limit {
 				break
 			}

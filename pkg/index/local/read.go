@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -427,9 +428,9 @@ func (d *DB) Summaries(ctx context.Context, templates []index.ID, f index.Filter
 		}
 		p.f = f
 		p.ids, p.all = v.m.matches(&f)
-		blocks := make(map[int64][]stored)
+		var u unpacked
 		for _, id := range templates {
-			list, err := v.summarise(id, p, blocks)
+			list, err := v.summarise(id, p, &u)
 			if err != nil {
 				return err
 			}
@@ -447,7 +448,7 @@ type summing struct {
 	samples []occurrence
 }
 
-func (v *view) summarise(id index.ID, p *passing, blocks map[int64][]stored) ([]index.Summary, error) {
+func (v *view) summarise(id index.ID, p *passing, u *unpacked) ([]index.Summary, error) {
 	var t int64
 	err := v.row("SELECT ordinal FROM template WHERE id = ?", id[:]).Scan(&t)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -500,7 +501,7 @@ func (v *view) summarise(id index.ID, p *passing, blocks map[int64][]stored) ([]
 		for _, o := range h.samples {
 			h.s.Occurrences = append(h.s.Occurrences, index.Occurrence{Index: o.index, Time: time.Unix(0, o.time).UTC()})
 		}
-		e, err := v.event(h.samples[0].index, blocks)
+		e, err := v.event(h.samples[0].index, u)
 		if err != nil {
 			return nil, err
 		}
@@ -525,33 +526,53 @@ func (h *summing) sample(seen []occurrence) {
 	h.samples = h.samples[:min(len(h.samples), index.MaxSamples)]
 }
 
+// unpacked are blocks that were read before: what is asked for is mostly near
+// what was asked for last.
+type unpacked struct {
+	blocks map[int64][]stored // by their first event
+	last   []stored
+}
+
+// keptBlocks is how many blocks stay unpacked.
+const keptBlocks = 256
+
 // event returns the event with an index.
-func (v *view) event(i int64, blocks map[int64][]stored) (index.Event, error) {
-	var first int64
-	var data []byte
-	if err := v.row("SELECT first FROM block WHERE first <= ? ORDER BY first DESC LIMIT 1", i).Scan(&first); err != nil {
+func (v *view) event(i int64, u *unpacked) (index.Event, error) {
+	s, err := v.stored(i, u)
+	if err != nil {
 		return index.Event{}, err
 	}
-	events, ok := blocks[first]
+	return v.full(s)
+}
+
+func (v *view) stored(i int64, u *unpacked) (*stored, error) {
+	if n := len(u.last); n == 0 || i < u.last[0].index || i > u.last[n-1].index {
+		var first int64
+		if err := v.row("SELECT first FROM block WHERE first <= ? ORDER BY first DESC LIMIT 1", i).Scan(&first); err != nil {
+			return nil, err
+		}
+		events, ok := u.blocks[first]
+		if !ok {
+			var data []byte
+			err := v.row("SELECT data FROM block WHERE first = ?", first).Scan(&data)
+			if err == nil {
+				events, err = decodeBlock(data)
+			}
+			if err != nil {
+				return nil, err
+			}
+			if u.blocks == nil || len(u.blocks) >= keptBlocks {
+				u.blocks = make(map[int64][]stored)
+			}
+			u.blocks[first] = events
+		}
+		u.last = events
+	}
+	k, ok := slices.BinarySearchFunc(u.last, i, func(s stored, i int64) int { return cmp.Compare(s.index, i) })
 	if !ok {
-		err := v.row("SELECT data FROM block WHERE first = ?", first).Scan(&data)
-		if err == nil {
-			events, err = decodeBlock(data)
-		}
-		if err != nil {
-			return index.Event{}, err
-		}
-		if len(blocks) >= 256 {
-			clear(blocks)
-		}
-		blocks[first] = events
+		return nil, fmt.Errorf("%w: event %d is not in its block", errBlock, i)
 	}
-	for j := range events {
-		if events[j].index == i {
-			return v.full(&events[j])
-		}
-	}
-	return index.Event{}, fmt.Errorf("%w: event %d is not in its block", errBlock, i)
+	return &u.last[k], nil
 }
 
 func (v *view) full(s *stored) (index.Event, error) {
