@@ -20,13 +20,14 @@ type WatchOptions struct {
 	Mend     bool              // put flows and offloads back; without it the watch writes nothing anywhere
 	Emit     func(Event) error // takes each event; an error ends the watch; may be nil
 	Status   func(*Status)     // takes a status now and then, may be nil
-	Alive    func()            // is called as long as the watch goes on, several times a second, may be nil
+	Alive    func()            // is called as long as the watch goes on, twice a second or more, may be nil
 	Every    time.Duration     // how often to look without a reason
 }
 
 const (
-	watchTick    = 200 * time.Millisecond // how often a restart of the switch is looked for
+	watchTick    = 500 * time.Millisecond // how often a restart of the switch is looked for
 	watchDelay   = 50 * time.Millisecond  // how long changes are collected before they are looked at
+	watchAgain   = 200 * time.Millisecond // after how long a look is tried again that could not be had
 	watchRetry   = time.Second            // how long to wait for a database that does not answer
 	maxEventText = 1024                   // bytes of a value that strangers wrote
 )
@@ -146,8 +147,12 @@ func (w *watcher) follow(ctx context.Context, links <-chan string) error {
 	}
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
+	var due <-chan time.Time // when to look
 	for {
 		w.alive()
+		if due == nil && !w.dirty.IsZero() {
+			due = time.After(time.Until(w.dirty.Add(watchDelay)))
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -166,10 +171,13 @@ func (w *watcher) follow(ctx context.Context, links <-chan string) error {
 			if w.restarted() || now.Sub(w.looked) > w.o.Every {
 				w.soil()
 			}
-			if !w.dirty.IsZero() && now.Sub(w.dirty) >= watchDelay {
-				if err := w.look(ctx); err != nil {
-					return err
-				}
+		case <-due:
+			due = nil
+			if err := w.look(ctx); err != nil {
+				return err
+			}
+			if !w.dirty.IsZero() {
+				due = time.After(watchAgain)
 			}
 		}
 	}
@@ -386,7 +394,7 @@ func (w *watcher) look(ctx context.Context) error {
 	s := w.setup
 	busy, release, err := w.enter()
 	if busy {
-		return nil // an apply or a rollback is at work; the next tick looks again
+		return nil // an apply or a rollback is at work; it is looked again
 	}
 	if err != nil {
 		s.Log.Warn("not looked at", "error", err)
@@ -415,7 +423,7 @@ func (w *watcher) look(ctx context.Context) error {
 		return w.reportDrift(err.Error(), err.Error(), map[string]any{"error": clip(err.Error())})
 	}
 	if err != nil {
-		return nil // still dirty: the next tick looks again
+		return nil // still dirty: it is looked again
 	}
 	if len(v.Plan.Warnings) > 0 && len(v.Flows) == 0 && len(v.sets) > 0 {
 		return nil // the switch is starting

@@ -20,7 +20,7 @@ type Frame func(Row) []byte
 type Tail struct {
 	Log   *Log
 	Frame Frame
-	Every time.Duration // 200 ms if 0
+	Every time.Duration // 200 ms if 0; while nobody reads, five times that
 	Fresh func(Row)     // called with each event that was appended, may be nil
 
 	mu    sync.Mutex
@@ -30,6 +30,7 @@ type Tail struct {
 	grown chan struct{} // closed when there are more
 	err   error         // of the last look
 	live  int
+	wake  chan struct{} // has something when a first reader has come
 }
 
 type item struct {
@@ -51,12 +52,14 @@ func (t *Tail) Run(ctx context.Context) {
 	if every == 0 {
 		every = 200 * time.Millisecond
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	for {
 		more, err := t.look(ctx)
 		t.mu.Lock()
 		t.err = err
+		wait := every
+		if t.live == 0 {
+			wait *= 5
+		}
 		t.mu.Unlock()
 		if more && err == nil {
 			continue
@@ -64,7 +67,8 @@ func (t *Tail) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-t.wake:
+		case <-time.After(wait):
 		}
 	}
 }
@@ -74,7 +78,7 @@ func (t *Tail) Start() error {
 	_, end, err := t.Log.Bounds()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.next, t.grown = end, make(chan struct{})
+	t.next, t.grown, t.wake = end, make(chan struct{}), make(chan struct{}, 1)
 	return err
 }
 
@@ -160,6 +164,10 @@ const Quiet = 5 * time.Second
 func (t *Tail) Stream(ctx context.Context, from int64, choose func(Row) bool, write func([]byte) error) error {
 	t.mu.Lock()
 	t.live++
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
 	t.mu.Unlock()
 	defer func() {
 		t.mu.Lock()
