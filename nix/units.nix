@@ -256,7 +256,7 @@ in
       };
       Service = sandbox // always // switch // {
         Type = "notify";
-        ExecStart = "${bin "gb-ovs-setup"} watch --no-events";
+        ExecStart = "${bin "gb-ovs-setup"} watch --no-events --every 10s";
         PrivateNetwork = false;
         # Guests' namespaces are in /proc/PID/ns, networkd's files in /run.
         ProtectProc = "default";
