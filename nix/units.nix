@@ -507,13 +507,13 @@ in
     };
 
     "gb-vecsync.socket" = {
-      comment = "Send streams come in here, one at a time, from root alone.";
+      comment = "Send streams come in here, from root alone. The index's lock lets one in at a time; a limit of one here would be for good if systemd ever miscounted, which was seen once.";
       Unit = about "gb-vecsync" "socket of the index's ingester";
       Socket = {
         ListenStream = "${run}/vecsync.sock";
         SocketMode = "0600";
         Accept = true;
-        MaxConnections = 1;
+        MaxConnections = 16;
       };
       Install.WantedBy = "sockets.target";
     };

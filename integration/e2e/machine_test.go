@@ -179,7 +179,8 @@ func (m *machine) converge() {
 		if time.Since(begin) > m.within(90*time.Second) {
 			stats, _ := m.try("gb-vecsync", "stats")
 			units, _ := m.try("systemctl", "list-units", "--all", "--no-pager", "blockchain-*", "btrfs-*", "gb-vecsync*")
-			m.t.Fatalf("the index did not become what the log is: %+v, %v\n%s\n%s", s, err, stats, units)
+			socket, _ := m.try("systemctl", "show", "gb-vecsync.socket", "--property=NAccepted,NConnections,NRefused")
+			m.t.Fatalf("the index did not become what the log is: %+v, %v\n%s\n%s\n%s", s, err, stats, units, socket)
 		}
 		time.Sleep(m.within(200 * time.Millisecond))
 	}

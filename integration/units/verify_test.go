@@ -337,7 +337,7 @@ func TestRules(t *testing.T) {
 		t.Errorf("btrfs-snapshot.timer: AccuracySec=%s", got)
 	}
 	ingest := unitFiles(t)["gb-vecsync.socket"]
-	if ingest.get("Socket", "Accept") != "yes" || ingest.get("Socket", "MaxConnections") != "1" || ingest.get("Socket", "SocketMode") != "0600" {
+	if ingest.get("Socket", "Accept") != "yes" || ingest.get("Socket", "MaxConnections") != "16" || ingest.get("Socket", "SocketMode") != "0600" {
 		t.Errorf("gb-vecsync.socket: %v", ingest["Socket"])
 	}
 }
