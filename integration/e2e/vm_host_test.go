@@ -171,9 +171,9 @@ func (h *vmHost) pipeline() {
 	}
 	seconds := int(end.Sub(begin).Seconds())
 	h.t.Logf("%d snapshots in %d s", taken, seconds)
-	// An emulated processor is too slow for each second, on a busy machine too
-	// slow for most.
-	if least := map[string]int{"kvm": 95, "tcg": 25}[h.accel]; taken*100 < seconds*least {
+	// An emulated processor has each second on a machine that does nothing else,
+	// and half of them beside other work.
+	if least := map[string]int{"kvm": 95, "tcg": 50}[h.accel]; taken*100 < seconds*least {
 		h.t.Errorf("%d snapshots in %d s", taken, seconds)
 	}
 	h.run("bash", "-c", `printf '{"source":"demo","type":"e2e.note","message":"a needle in the haystack"}\n' | gb-chain append --socket `+names.ChainSocket)
