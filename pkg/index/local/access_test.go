@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -60,9 +61,11 @@ func TestReadOnlyUser(t *testing.T) {
 		cmd := exec.Command(binary)
 		cmd.Env = []string{"GB_TEST_READ=" + path}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		out, err := cmd.CombinedOutput()
+		var said strings.Builder // a test that counts what it covers warns there
+		cmd.Stderr = &said
+		out, err := cmd.Output()
 		if err != nil || string(out) != want {
-			t.Errorf("%s: got %q, %v, want %q", when, out, err, want)
+			t.Errorf("%s: got %q, %v, want %q\n%s", when, out, err, want, said.String())
 		}
 	}
 	add := func(db *local.DB, i int64) {
