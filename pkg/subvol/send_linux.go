@@ -168,10 +168,10 @@ var compressed = sync.OnceValue(func() bool {
 // encodedReads says whether a kernel of that release (uname -r) reads extents
 // as they are on the disk without a use after free, which a send of compressed
 // data does for each of them. Until "btrfs: fix use-after-free waiting for
-// encoded read endios" (d29662695ed7, in 6.13 and 6.12.8; it was not taken into
-// older stable kernels) who waits for such a read may have gone on and left its
+// encoded read endios" (d29662695ed7, in 6.13 and 6.12.8; it did not apply to
+// 6.6, and 6.1.192 lacks it) who waits for such a read may have gone on and left its
 // stack when the end of the read wakes it: seen as a general protection fault
-// in 6.1.192, after some thousand sends.
+// in 6.1.192, after some hundred sends.
 func encodedReads(release string) bool {
 	var major, minor, patch int
 	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch); n < 2 {
