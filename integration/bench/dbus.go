@@ -52,7 +52,6 @@ var calls = []comparison{
 	},
 	{
 		name: "call/audited-paced", title: "the same where each of the 32 callers makes ten calls a second, and the service takes 5 ms",
-		note:    "A sync of btrfs that takes 8 to 12 ms, of which there is about one a second at this pace in a bare loop too, meets three calls: one in a hundred.",
 		metrics: callMetrics, wants: callWants, rounds: 4,
 		setup: func(ctx context.Context, e *env) ([]contender, error) {
 			return auditedContenders(ctx, e, 5*time.Millisecond, 100*time.Millisecond)

@@ -16,10 +16,10 @@ import (
 func TestMountsAreApartAndGoAway(t *testing.T) {
 	dirs := make([]string, 3)
 	t.Run("group", func(t *testing.T) {
-		for i, fs := range []string{"btrfs", "btrfs", "ext4"} {
+		for i, fs := range []string{"btrfs", "btrfs", "ext4"} { // the first is sparse
 			t.Run(fs, func(t *testing.T) {
 				t.Parallel()
-				o := Options{FS: fs, Size: 256 << 20}
+				o := Options{FS: fs, Size: 256 << 20, Whole: i > 0}
 				if fs == "btrfs" {
 					o.MountOptions = "compress=zstd:9,noatime"
 				}
@@ -31,6 +31,10 @@ func TestMountsAreApartAndGoAway(t *testing.T) {
 				}
 				if want := map[string]int64{"btrfs": unix.BTRFS_SUPER_MAGIC, "ext4": unix.EXT4_SUPER_MAGIC}[fs]; st.Type != want {
 					t.Errorf("file system type %#x, want %#x", st.Type, want)
+				}
+				var image unix.Stat_t
+				if err := unix.Stat(filepath.Join(filepath.Dir(dir), "image"), &image); err != nil || (image.Blocks*512 >= o.Size) != o.Whole {
+					t.Errorf("%d of %d bytes are allocated, whole: %v, %v", image.Blocks*512, o.Size, o.Whole, err)
 				}
 				if err := os.WriteFile(filepath.Join(dir, "only-here"), nil, 0o600); err != nil {
 					t.Fatal(err)

@@ -261,12 +261,12 @@ func TestGuardedFromTheStart(t *testing.T) {
 				sent <- n
 			}()
 			h.setup(0, "apply")
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // what a bridge that came up late would let out
 			close(stop)
 			if n := <-sent; n == 0 {
 				t.Fatal("no frame was sent")
 			}
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond) // until it has said what it heard
 			undump()
 			b, err := os.ReadFile(h.path("seen"))
 			h.must(err)

@@ -24,9 +24,9 @@ const (
 	bestVersion    = 2    // 3 only adds fs-verity
 )
 
-// Send writes the stream of j to j.Out: version 2 with data compressed as it
-// is on the disk if the kernel is fit to (see encodedReads), else as it is, or
-// version 1 where the kernel knows no other. If ctx ends
+// Send writes the stream of j to j.Out: version 2, or version 1 where the
+// kernel knows no other. In version 2 data is compressed as it is on the disk,
+// unless the kernel is one that may crash on that (encodedReads). If ctx ends
 // first, Send returns its error at once and the kernel may still be writing:
 // the caller closes the reading end or ends the process. The errno is EPIPE if
 // the reader has gone.
@@ -169,9 +169,9 @@ var compressed = sync.OnceValue(func() bool {
 // as they are on the disk without a use after free, which a send of compressed
 // data does for each of them. Until "btrfs: fix use-after-free waiting for
 // encoded read endios" (d29662695ed7, in 6.13 and 6.12.8; it did not apply to
-// 6.6, and 6.1.192 lacks it) who waits for such a read may have gone on and left its
-// stack when the end of the read wakes it: seen as a general protection fault
-// in 6.1.192, after some hundred sends.
+// 6.6, and 6.1.192 lacks it) who waits for such a read may have gone on and
+// left its stack when the end of the read wakes it: seen as a general
+// protection fault in 6.1.192, after some hundred sends.
 func encodedReads(release string) bool {
 	var major, minor, patch int
 	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch); n < 2 {

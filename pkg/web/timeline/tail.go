@@ -163,10 +163,11 @@ const Quiet = 5 * time.Second
 // error of the log ends the stream.
 func (t *Tail) Stream(ctx context.Context, from int64, choose func(Row) bool, write func([]byte) error) error {
 	t.mu.Lock()
-	t.live++
-	select {
-	case t.wake <- struct{}{}:
-	default:
+	if t.live++; t.live == 1 {
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
 	}
 	t.mu.Unlock()
 	defer func() {
